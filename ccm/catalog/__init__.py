@@ -1,0 +1,1 @@
+"""What the world looks like, as data, and the strict loaders of that data."""

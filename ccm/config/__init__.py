@@ -1,0 +1,1 @@
+"""Configuration: where it is, what it may say, what it means."""

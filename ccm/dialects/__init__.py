@@ -1,0 +1,1 @@
+"""Messages to another API and back, one pure module per dialect. `table.py` lists them."""

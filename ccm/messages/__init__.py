@@ -1,0 +1,1 @@
+"""The canonical form: Anthropic Messages JSON as plain dicts, its stream grammar and its token figures. Pure."""

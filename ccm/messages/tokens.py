@@ -1,0 +1,84 @@
+"""Token figures in one shape. Anthropic's convention: `input` is uncached input only; cache reads and writes stand apart.
+
+Each dialect converts its own convention into this one (DIALECTS 5). The last cumulative value wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(slots=True)
+class Usage:
+    """Tokens of one answer. All counts are >= 0; `estimated` marks figures no provider gave."""
+
+    input: int = 0
+    cache_read: int = 0
+    cache_write_5m: int = 0
+    cache_write_1h: int = 0
+    output: int = 0
+    thinking: int | None = None
+    web_searches: int = 0
+    web_fetches: int = 0
+    estimated: bool = False
+    cost_usd: float | None = None  # only where the provider itself reports it (OpenRouter)
+
+    @property
+    def cache_write(self) -> int:
+        return self.cache_write_5m + self.cache_write_1h
+
+    @property
+    def input_total(self) -> int:
+        """Everything that was sent: what a context meter shows."""
+        return self.input + self.cache_read + self.cache_write
+
+    def to_dict(self) -> dict[str, Any]:
+        """Anthropic's `usage` object, as `message_start`, `message_delta` and whole messages carry it."""
+        out: dict[str, Any] = {
+            "input_tokens": self.input,
+            "cache_creation_input_tokens": self.cache_write,
+            "cache_read_input_tokens": self.cache_read,
+            "output_tokens": self.output,
+        }
+        if self.thinking is not None:
+            out["output_tokens_details"] = {"thinking_tokens": self.thinking}
+        if self.web_searches or self.web_fetches:
+            out["server_tool_use"] = {
+                "web_search_requests": self.web_searches,
+                "web_fetch_requests": self.web_fetches,
+            }
+        return out
+
+    def update(self, usage: Mapping[str, Any] | None) -> None:
+        """Takes over what an Anthropic `usage` object says; keys it lacks keep their value."""
+        if not usage:
+            return
+        self.input = count(usage.get("input_tokens"), self.input)
+        self.cache_read = count(usage.get("cache_read_input_tokens"), self.cache_read)
+        self.output = count(usage.get("output_tokens"), self.output)
+        written = usage.get("cache_creation_input_tokens")
+        split = usage.get("cache_creation")
+        if isinstance(split, Mapping):
+            self.cache_write_1h = count(split.get("ephemeral_1h_input_tokens"), 0)
+            self.cache_write_5m = count(split.get("ephemeral_5m_input_tokens"), 0)
+            total = count(written, self.cache_write)
+            if total > self.cache_write:
+                self.cache_write_5m += total - self.cache_write
+        elif written is not None:
+            self.cache_write_5m, self.cache_write_1h = count(written, self.cache_write_5m), 0
+        details = usage.get("output_tokens_details")
+        if isinstance(details, Mapping) and details.get("thinking_tokens") is not None:
+            self.thinking = count(details.get("thinking_tokens"), 0)
+        server = usage.get("server_tool_use")
+        if isinstance(server, Mapping):
+            self.web_searches = count(server.get("web_search_requests"), self.web_searches)
+            self.web_fetches = count(server.get("web_fetch_requests"), self.web_fetches)
+
+
+def count(value: object, default: int = 0) -> int:
+    """A token count from untrusted JSON: never negative, `default` for what is no number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return default
+    return max(0, int(value))

@@ -1,0 +1,1 @@
+"""What ccm tells about itself: log and metrics."""

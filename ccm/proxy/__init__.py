@@ -1,0 +1,1 @@
+"""The mechanism: the only room that sees dialects, routing and upstream together."""

@@ -1,0 +1,1 @@
+"""Decisions: which model, which target, what a failure means, what comes next. Pure but for the locked boards."""

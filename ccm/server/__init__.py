@@ -1,0 +1,1 @@
+"""The HTTP door: listener, worker pool, handler, guard, routes."""

@@ -1,0 +1,1 @@
+"""I/O to providers: sessions and pools, one call, authentication."""
