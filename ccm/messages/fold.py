@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ccm.errors import BadUpstream
@@ -76,3 +76,60 @@ def fold(events: Iterable[Event]) -> dict[str, Any]:
     if not folded.complete:
         raise BadUpstream("the stream ended before its last event")
     return folded.message
+
+
+def unfold(message: dict[str, Any]) -> Iterator[Event]:
+    """The event sequence of a whole message: for a client that asked for a stream and a provider that sent none."""
+    start = {
+        k: v
+        for k, v in message.items()
+        if k not in ("content", "stop_reason", "stop_sequence", "stop_details")
+    }
+    yield {
+        "type": "message_start",
+        "message": {**start, "content": [], "stop_reason": None, "stop_sequence": None},
+    }
+    for index, block in enumerate(message.get("content") or ()):
+        first, deltas = _unfold_block(block)
+        yield {"type": "content_block_start", "index": index, "content_block": first}
+        for delta in deltas:
+            yield {"type": "content_block_delta", "index": index, "delta": delta}
+        yield {"type": "content_block_stop", "index": index}
+    delta = {k: message.get(k) for k in ("stop_reason", "stop_sequence")}
+    if message.get("stop_details") is not None:
+        delta["stop_details"] = message["stop_details"]
+    usage = {k: v for k, v in (message.get("usage") or {}).items() if k in _DELTA_USAGE}
+    yield {"type": "message_delta", "delta": delta, "usage": {"output_tokens": 0, **usage}}
+    yield {"type": "message_stop"}
+
+
+# The fields that `message_delta.usage` may carry (official SDK: BetaMessageDeltaUsage).
+_DELTA_USAGE = frozenset(
+    {
+        "input_tokens",
+        "output_tokens",
+        "cache_creation_input_tokens",
+        "cache_read_input_tokens",
+        "server_tool_use",
+        "output_tokens_details",
+    }
+)
+
+
+def _unfold_block(block: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A block's empty start and the deltas that fill it."""
+    kind = block.get("type")
+    if kind == "text":
+        deltas: list[dict[str, Any]] = [{"type": "text_delta", "text": block.get("text", "")}]
+        citations = block.get("citations")
+        deltas += [{"type": "citations_delta", "citation": c} for c in citations or ()]
+        return {**block, "text": "", **({"citations": []} if citations else {})}, deltas
+    if kind == "thinking":
+        deltas = [{"type": "thinking_delta", "thinking": block.get("thinking", "")}]
+        if block.get("signature"):
+            deltas.append({"type": "signature_delta", "signature": block["signature"]})
+        return {**block, "thinking": "", "signature": ""}, deltas
+    if kind in ("tool_use", "server_tool_use", "mcp_tool_use"):
+        text = json.dumps(block.get("input") or {}, separators=(",", ":"))
+        return {**block, "input": {}}, [{"type": "input_json_delta", "partial_json": text}]
+    return dict(block), []

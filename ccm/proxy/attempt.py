@@ -1,0 +1,316 @@
+"""One attempt: encode, authorize, send, read the head, decode up to the first content.
+
+Until it returns, everything can be undone and another target tried; what it returns is ready to be committed. All
+failures leave as UpstreamError; a client that leaves as ClientGone. The call is closed on every failing path.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ccm.dialects import anthropic, anthropic_scan, cut
+from ccm.dialects.base import Context, Dialect, Encoded, Message
+from ccm.dialects.table import DIALECTS
+from ccm.errors import BadUpstream, UpstreamError
+from ccm.messages.events import Event
+from ccm.messages.fold import Fold, unfold
+from ccm.messages.tokens import Usage
+from ccm.model import FailureKind, Target, Timeouts
+from ccm.proxy.relay import PassRelay, Relay, TranslateRelay, incomplete
+from ccm.upstream.auth import Authorizer
+from ccm.upstream.call import Call, Watch, failure
+from ccm.upstream.sessions import Sessions
+from ccm.wire import eventstream, sse
+from ccm.wire.headers import relayed
+
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+MAX_ERROR_BYTES = 1024 * 1024
+MAX_HELD_BYTES = 1024 * 1024  # of a stream before its first content
+_USER_AGENT = "claude-code-mux"
+
+
+class Via(Protocol):
+    """The way out: whose connections, and with whose credentials."""
+
+    sessions: Sessions
+    auth: Authorizer
+
+
+@dataclass(slots=True)
+class Wanted:
+    """What the client wants of any provider: parsed on demand, the same for all attempts."""
+
+    raw: bytes
+    body: Callable[[], dict[str, Any]]
+    model: str
+    stream: bool
+    headers: Mapping[str, str]
+    session: str
+    render: Callable[[Event], bytes]  # events in the client's own form
+    native: bool = True  # the client speaks Messages: an Anthropic provider's bytes may pass untouched
+    tokens: int = 0  # our estimate of the input
+
+
+@dataclass(slots=True)
+class Answer:
+    """What an attempt yields: a live stream (`relay`, with `first` ready to be sent), or a whole message."""
+
+    target: Target
+    headers: dict[str, str]  # the provider's, as far as the client may see them
+    losses: list[str] = field(default_factory=list)
+    call: Call | None = None
+    relay: Relay | None = None
+    first: bytes = b""
+    body: bytes = b""  # the whole message as it came, where it may pass untouched
+    message: Message | None = None
+    usage: Usage = field(default_factory=Usage)
+    stop_reason: str | None = None
+
+
+@dataclass(slots=True)
+class _Sent:
+    """A request in the provider's form."""
+
+    dialect: Dialect
+    ctx: Context
+    encoded: Encoded
+    body: bytes
+    passing: bool  # Anthropic bytes through and through
+
+
+def context(want: Wanted, target: Target, new_id: Callable[[str], str], stream: bool) -> Context:
+    """What the dialect may know."""
+    provider = target.provider
+    return Context(
+        provider=provider.name,
+        family=f"{provider.dialect}/{provider.type}",
+        model=target.model,
+        asked_model=want.model,
+        facts=target.facts,
+        new_id=new_id,
+        stream=stream,
+        quirks=provider.quirks,
+        abilities=provider.abilities,
+        session=want.session,
+        client_headers=want.headers,
+        options=provider.options,
+        estimate_tokens=want.tokens,
+    )
+
+
+def _encode(want: Wanted, target: Target, new_id: Callable[[str], str]) -> _Sent:
+    dialect = DIALECTS[target.provider.dialect]
+    ctx = context(want, target, new_id, want.stream)
+    if dialect.name == "anthropic" and want.native and not anthropic.needs_change(want.raw):
+        raw = want.raw if target.model == want.model else anthropic.splice(want.raw, target.model)
+        if raw is not None:
+            encoded = Encoded("/v1/messages", {}, anthropic.headers(ctx))
+            return _Sent(dialect, ctx, encoded, raw, True)
+    encoded = dialect.encode(want.body(), ctx)
+    body = json.dumps(encoded.body, separators=(",", ":")).encode()
+    return _Sent(dialect, ctx, encoded, body, dialect.name == "anthropic" and want.native)
+
+
+def send(
+    via: Via, target: Target, encoded: Encoded, body: bytes, watch: Watch, deadline: float, stream: bool
+) -> Call:
+    """Authorizes and sends one encoded request; the answer's head has been read when this returns."""
+    provider = target.provider
+    headers = {
+        "content-type": "application/json",
+        "accept": "text/event-stream" if stream else "application/json",
+        "accept-encoding": "identity",
+        "user-agent": _USER_AGENT,
+        **encoded.headers,
+        **provider.headers,
+    }
+    pool = via.sessions.pool(provider)
+    url = f"{'https' if pool.secure else 'http'}://{pool.authority}{pool.path}{encoded.path}"
+    headers |= via.auth.headers(target.endpoint, url, {**headers, "host": pool.authority}, body)
+    call = Call(pool, watch)
+    call.send(encoded.path, headers, body, deadline)
+    return call
+
+
+def refuse_bad_status(call: Call, dialect: Dialect, deadline: float) -> None:
+    """Raises UpstreamError for every status but 2xx, with the provider's own words."""
+    head = call.head
+    assert head is not None
+    if 200 <= head.status < 300:
+        return
+    try:
+        if 300 <= head.status < 400:
+            where = head.headers.get("location", "nowhere").split("?", 1)[0][:200]
+            raise failure(
+                FailureKind.PROTOCOL,
+                f"{call.pool.provider.name} redirects to {where}; redirects are not followed: correct its base_url",
+            )
+        body = call.read_all(deadline, MAX_ERROR_BYTES)
+        raise UpstreamError(dialect.explain(head.status, head.headers, body))
+    except UpstreamError:
+        _done(call)
+        raise
+
+
+def _done(call: Call) -> None:
+    if call.body.done:
+        call.release()
+    else:
+        call.close()
+
+
+def attempt(
+    want: Wanted,
+    target: Target,
+    limits: Timeouts,
+    via: Via,
+    watch: Watch,
+    deadline: float,
+    new_id: Callable[[str], str],
+) -> Answer:
+    """One try at one target. Raises UpstreamError, ClientGone, and Refusal for what its dialect cannot carry."""
+    sent = _encode(want, target, new_id)
+    now = time.monotonic()
+    # Without streaming a provider sends its head only when the whole answer is ready.
+    head_deadline = min(deadline, now + limits.header_s) if want.stream else deadline
+    call = send(via, target, sent.encoded, sent.body, watch, head_deadline, want.stream)
+    refuse_bad_status(call, sent.dialect, min(deadline, time.monotonic() + limits.header_s))
+    assert call.head is not None
+    answer = Answer(
+        target, relayed(call.head.headers), [f"{n.feature}={n.how}" for n in sent.encoded.losses], call
+    )
+    try:
+        if want.stream:
+            _prime(want, sent, call, answer, min(deadline, now + limits.first_content_s))
+        else:
+            _read_whole(want, sent, call, answer, deadline)
+    except BaseException:
+        call.close()
+        raise
+    return answer
+
+
+def _is_stream(call: Call, first: bytes) -> bool:
+    """Whether the body is a stream, whatever its content type claims (some providers send none, or a wrong one)."""
+    assert call.head is not None
+    type = call.head.headers.get("content-type", "")
+    if "eventstream" in type:
+        return True
+    start = first.lstrip()[:1]
+    if "event-stream" in type:
+        return start not in (b"{", b"[") or not first
+    return start not in (b"{", b"[", b"<", b"")
+
+
+def _relay(want: Wanted, sent: _Sent, render: Callable[[Event], bytes]) -> TranslateRelay:
+    decoder = sent.dialect.decoder(sent.ctx, sent.encoded)
+    if sent.encoded.cut:
+        decoder = cut.Cutter(decoder, sent.encoded.cut)
+    framer = eventstream.Framer() if sent.dialect.framing == "eventstream" else sse.Framer()
+    return TranslateRelay(framer, decoder, render)
+
+
+def _prime(want: Wanted, sent: _Sent, call: Call, answer: Answer, deadline: float) -> None:
+    """Reads up to the first content event: the last moment at which failing over is free."""
+    what = "sent no content in time"
+    piece = call.payload(deadline, FailureKind.FIRST_CONTENT_TIMEOUT, what)
+    if piece is None or not _is_stream(call, piece):
+        rest = (
+            b""
+            if piece is None
+            else call.read_all(deadline, MAX_ANSWER_BYTES, FailureKind.FIRST_CONTENT_TIMEOUT)
+        )
+        _whole(want, sent, answer, (piece or b"") + rest)
+        _as_stream(want, answer)
+        return
+    passing = sent.passing
+    relay: Relay = PassRelay(anthropic_scan.Scanner()) if passing else _relay(want, sent, want.render)
+    seen: list[bytes] = []
+    out: list[bytes] = []
+    held = 0
+    while True:
+        seen.append(piece)
+        held += len(piece)
+        out.append(relay.feed(piece))
+        if passing and isinstance(relay, PassRelay) and relay.scanner.irregular:
+            passing = False  # a stream whose grammar must be mended: decoded and written anew
+            relay = _relay(want, sent, want.render)
+            out = [relay.feed(b"".join(seen))]
+        if relay.error is not None:
+            raise UpstreamError(relay.error)
+        if relay.content or relay.finished:
+            break
+        if held > MAX_HELD_BYTES:
+            raise UpstreamError(incomplete("the provider sent too much before its first content"))
+        next_piece = call.payload(deadline, FailureKind.FIRST_CONTENT_TIMEOUT, what)
+        if next_piece is None:
+            out.append(relay.end())
+            if relay.error is not None:
+                raise UpstreamError(relay.error)
+            break
+        piece = next_piece
+    answer.relay = relay
+    answer.first = b"".join(out)
+
+
+def _as_stream(want: Wanted, answer: Answer) -> None:
+    """A whole message for a client that asked for a stream."""
+    message = answer.message
+    assert message is not None
+    answer.first = b"".join(want.render(event) for event in unfold(message))
+    answer.body = b""
+    answer.call = None
+
+
+def _read_whole(want: Wanted, sent: _Sent, call: Call, answer: Answer, deadline: float) -> None:
+    body = call.read_all(deadline, MAX_ANSWER_BYTES)
+    if _is_stream(call, body):
+        _fold_stream(want, sent, answer, body)
+    else:
+        _whole(want, sent, answer, body)
+    call.release()
+    answer.call = None
+
+
+def _fold_stream(want: Wanted, sent: _Sent, answer: Answer, body: bytes) -> None:
+    """A stream for a client that asked for a message (some providers only stream)."""
+    folded = Fold()
+
+    def take(event: Event) -> bytes:
+        folded.add(event)
+        return b""
+
+    relay = _relay(want, sent, take)
+    relay.feed(body)
+    if relay.error is None:
+        relay.end()
+    if relay.error is not None:
+        raise UpstreamError(relay.error)
+    answer.message = folded.message
+    answer.usage = relay.usage
+    answer.stop_reason = relay.stop_reason
+
+
+def _whole(want: Wanted, sent: _Sent, answer: Answer, body: bytes) -> None:
+    name = answer.target.provider.name
+    try:
+        data = json.loads(body)
+    except ValueError:
+        kind = "an empty body" if not body.strip() else f"{len(body)} bytes that are not JSON"
+        raise failure(FailureKind.PROTOCOL, f"{name} answered 200 with {kind}") from None
+    try:
+        message = sent.dialect.decode(data, sent.ctx, sent.encoded)
+    except BadUpstream as error:
+        raise failure(FailureKind.PROTOCOL, f"{name} answered 200 with something else: {error}") from None
+    if sent.encoded.cut:
+        message = cut.cut_message(message, sent.encoded.cut)
+    answer.message = message
+    if sent.passing and message is data:
+        answer.body = body
+    usage = message.get("usage")
+    answer.usage.update(usage if isinstance(usage, dict) else None)
+    answer.stop_reason = message.get("stop_reason")

@@ -1,0 +1,73 @@
+"""What a request needs of the running program, in one object: configuration, router, connections, pump, observers.
+
+`app` builds it; `flow` reads it. The snapshot is read once per request.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable
+
+from ccm.catalog.models import ModelBook
+from ccm.dialects.base import Loss
+from ccm.model import Snapshot
+from ccm.observe.record import RequestRecord
+from ccm.proxy.pump import Pump
+from ccm.routing.router import Router
+from ccm.upstream.auth import Authorizer
+from ccm.upstream.sessions import Sessions
+
+
+def new_id(prefix: str) -> str:
+    """A unique id: prefix and 24 hexadecimal digits of real randomness."""
+    return prefix + secrets.token_hex(12)
+
+
+class Engine:
+    """The shared parts. `snapshot` is swapped whole; everything else lives as long as the process."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        router: Router,
+        sessions: Sessions,
+        auth: Authorizer,
+        book: ModelBook,
+        observe: Callable[[RequestRecord], None],
+        on_fault: Callable[[BaseException, str], None],
+    ) -> None:
+        self.snapshot = snapshot
+        self.router = router
+        self.sessions = sessions
+        self.auth = auth
+        self.book = book
+        self.observe = observe
+        self.on_fault = on_fault  # a bug of ours: the traceback goes to the log, with the request's id
+        self.pump: Pump
+        self.stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._waiting = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Requests being answered: those before their first content, and streams."""
+        return self._waiting + self.pump.streams
+
+    def enter(self, limit: int) -> bool:
+        """Counts a request in; False at the limit of requests that still wait for their answer."""
+        with self._lock:
+            if self._waiting >= limit:
+                return False
+            self._waiting += 1
+            return True
+
+    def leave(self) -> None:
+        """The request was answered, or its stream went to the pump."""
+        with self._lock:
+            self._waiting -= 1
+
+
+def loss_names(losses: list[Loss]) -> list[str]:
+    """Losses as header and metrics name them: `feature=dropped`."""
+    return [f"{loss.feature}={loss.how}" for loss in losses]

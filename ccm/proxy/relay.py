@@ -1,0 +1,207 @@
+"""From a provider's stream body to the client's events: bytes in, bytes out, whole events only.
+
+Two forms with one face: `PassRelay` follows an Anthropic stream without decoding it, `TranslateRelay` decodes frames of
+any dialect and renders events. Whoever drives one (a worker before the commit, the pump after it) looks at `error` and
+`finished` after every `feed`; what was complete before an error is still returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ccm.dialects.anthropic_scan import Scanner
+from ccm.dialects.base import Decoder
+from ccm.errors import BadUpstream, IncompleteStream, UpstreamError
+from ccm.messages.events import Event, is_content
+from ccm.messages.tokens import Usage
+from ccm.model import FailureKind, ProviderError
+from ccm.wire.sse import Framer
+
+KEEPALIVE_S = 15.0  # silence towards the client; it shows "waiting" after 20 s (R36)
+EMPTY_DELTA_S = (
+    60.0  # without content: only a (possibly empty) delta counts as life for the client's 300 s watchdog
+)
+_EMPTY = {
+    "text": b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"text_delta","text":""}}\n\n',
+    "thinking": b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"thinking_delta","thinking":""}}\n\n',
+    "tool_use": b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"input_json_delta","partial_json":""}}\n\n',
+}
+_PING = b'event: ping\ndata: {"type":"ping"}\n\n'
+
+
+class Relay(Protocol):
+    """What drives a stream sees this."""
+
+    content: bool  # the first content event is among what was returned: time to commit
+    fresh: bool  # the last feed brought more than pings
+    finished: bool  # the terminal event is among what was returned
+    error: ProviderError | None  # the stream failed inside; nothing more will come
+    stop_reason: str | None
+
+    @property
+    def usage(self) -> Usage: ...
+
+    def feed(self, payload: bytes) -> bytes:
+        """Whole client events that these bytes complete."""
+        ...
+
+    def end(self) -> bytes:
+        """The body ended. The last events; `error` is set where the answer is not whole."""
+        ...
+
+    def alive(self, quiet_content_s: float) -> bytes:
+        """Something to send while the provider is silent."""
+        ...
+
+
+def _broken(error: BadUpstream) -> ProviderError:
+    return ProviderError(
+        0, "api_error", f"the provider's stream is malformed: {error}", kind=FailureKind.PROTOCOL
+    )
+
+
+def incomplete(what: str = "the provider's stream ended before its last event") -> ProviderError:
+    """The error of a stream that ends without its terminal event."""
+    return ProviderError(0, "api_error", what, kind=FailureKind.BROKEN)
+
+
+class PassRelay:
+    """Anthropic to Anthropic: the bytes as they came, cut at event boundaries."""
+
+    def __init__(self, scanner: Scanner) -> None:
+        self.scanner = scanner
+        self.error: ProviderError | None = None
+        self.fresh = False
+        self._held = b""
+
+    @property
+    def content(self) -> bool:
+        return self.scanner.content
+
+    @property
+    def finished(self) -> bool:
+        return self.scanner.finished
+
+    @property
+    def stop_reason(self) -> str | None:
+        return self.scanner.stop_reason
+
+    @property
+    def usage(self) -> Usage:
+        return self.scanner.usage
+
+    def feed(self, payload: bytes) -> bytes:
+        """The events that are whole now."""
+        data = self._held + payload if self._held else payload
+        try:
+            whole = self.scanner.feed(data)
+        except BadUpstream as error:
+            self.error = _broken(error)
+            return b""
+        if self.scanner.error is not None:
+            self.error = self.scanner.error
+        self.fresh = b"_delta" in data or b"content_block" in data
+        if whole == len(data):
+            self._held = b""
+            return data
+        self._held = data[whole:]
+        return data[:whole]
+
+    def end(self) -> bytes:
+        """Nothing more; an error unless message_stop was seen."""
+        out = b""
+        if not self.finished and self._held:  # some servers omit the last blank line
+            out = self.feed(b"\n\n")
+        if not self.finished and self.error is None:
+            self.error = incomplete()
+        return out
+
+    def alive(self, quiet_content_s: float) -> bytes:
+        """A ping, or an empty delta into the open block."""
+        scanner = self.scanner
+        template = _EMPTY.get(scanner.open_kind)
+        if quiet_content_s >= EMPTY_DELTA_S and template is not None and scanner.open_block is not None:
+            return template % scanner.open_block
+        return _PING
+
+
+class TranslateRelay:
+    """Frames of a dialect to events, events to the client's bytes."""
+
+    def __init__(self, framer: Any, decoder: Decoder, render: Callable[[Event], bytes]) -> None:
+        self.framer = framer
+        self.decoder = decoder
+        self.render = render
+        self.content = False
+        self.finished = False
+        self.fresh = False
+        self.error: ProviderError | None = None
+        self.stop_reason: str | None = None
+        self._open = ""
+        self._index = 0
+
+    @property
+    def usage(self) -> Usage:
+        return self.decoder.usage
+
+    def feed(self, payload: bytes) -> bytes:
+        """The events of the frames that are whole now."""
+        out: list[bytes] = []
+        self.fresh = False
+        try:
+            for frame in self.framer.feed(payload):
+                events = self.decoder.feed(frame)
+                if events:
+                    self._render(events, out)
+        except UpstreamError as error:
+            self.error = error.error
+        except BadUpstream as error:
+            self.error = _broken(error)
+        return out[0] if len(out) == 1 else b"".join(out)
+
+    def end(self) -> bytes:
+        """What the framer still held, and the decoder's last events."""
+        out: list[bytes] = []
+        try:
+            for frame in self.framer.end():
+                self._render(self.decoder.feed(frame), out)
+            self._render(self.decoder.end(), out)
+        except IncompleteStream as error:
+            self.error = error.error
+        except UpstreamError as error:
+            self.error = error.error
+        except BadUpstream as error:
+            self.error = _broken(error)
+        if not self.finished and self.error is None:
+            self.error = incomplete()
+        return b"".join(out)
+
+    def _render(self, events: list[Event], out: list[bytes]) -> None:
+        for event in events:
+            kind = event["type"]
+            if kind == "content_block_start":
+                self._open, self._index = event["content_block"]["type"], event["index"]
+            elif kind == "content_block_stop":
+                self._open = ""
+            elif kind == "message_delta":
+                self.stop_reason = event["delta"].get("stop_reason")
+            elif kind == "message_stop":
+                self.finished = True
+            if kind != "ping":
+                self.fresh = True
+            if not self.content and is_content(event):
+                self.content = True
+            out.append(self.render(event))
+
+    def alive(self, quiet_content_s: float) -> bytes:
+        """A ping, or an empty delta into the open block."""
+        template = _EMPTY.get(self._open)
+        if quiet_content_s >= EMPTY_DELTA_S and template is not None:
+            return template % self._index
+        return _PING
+
+
+def sse_relay(decoder: Decoder, render: Callable[[Event], bytes]) -> TranslateRelay:
+    """The usual case: a dialect that streams server-sent events."""
+    return TranslateRelay(Framer(), decoder, render)

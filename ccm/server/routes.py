@@ -1,0 +1,145 @@
+"""Which path leads where: one table. Paths are matched without their query; `/v1/v1` and prefixes are understood."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ccm.errors import ClientGone, Refusal
+from ccm.proxy import queries
+from ccm.proxy.downstream import Downstream
+from ccm.proxy.engine import Engine
+from ccm.proxy.flow import Flow
+from ccm.server import guard
+from ccm.server.connection import Request
+from ccm.wire.http1 import RequestHead
+
+
+@dataclass(slots=True)
+class Visit:
+    """One request at a route: what the path held, and the answer's writer."""
+
+    engine: Engine
+    request: Request
+    down: Downstream
+    prefix: str  # the provider pinned by /p/NAME, or ""
+    rest: str  # what followed the route's own path
+
+
+def _messages(visit: Visit) -> bool:
+    return Flow(visit.engine, visit.request.body, visit.request.headers, visit.prefix, visit.down).run()
+
+
+def _count(visit: Visit) -> bool:
+    request = visit.request
+    queries.count_tokens(visit.engine, request.body, request.headers, visit.prefix, visit.down)
+    return False
+
+
+def _models(visit: Visit) -> bool:
+    queries.models(visit.engine, visit.request.headers, visit.rest, visit.down)
+    return False
+
+
+def _hello(visit: Visit) -> bool:
+    visit.down.answer_json(200, {"service": "ccm", "status": "ok"})
+    return False
+
+
+def _health(visit: Visit) -> bool:
+    snapshot = visit.engine.snapshot
+    status = "stopping" if visit.engine.stopping.is_set() else "ok"
+    visit.down.answer_json(200, {"status": status, "providers": len(snapshot.endpoints)})
+    return False
+
+
+def _swallow(visit: Visit) -> bool:
+    visit.down.answer_json(200, {})
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One row: methods, whether ccm's token is wanted, what answers."""
+
+    methods: tuple[str, ...]
+    token: bool
+    run: Callable[[Visit], bool]
+
+
+_GET = ("GET", "HEAD")
+ROUTES: Mapping[str, Route] = {
+    "/v1/messages": Route(("POST",), True, _messages),
+    "/v1/messages/count_tokens": Route(("POST",), True, _count),
+    "/v1/models": Route(_GET, True, _models),
+    "/v1/models/*": Route(_GET, True, _models),
+    "/": Route(_GET, False, _hello),
+    "/api/hello": Route(_GET, False, _hello),
+    "/api/event_logging/*": Route(("POST",), False, _swallow),
+    "/health": Route(_GET, False, _health),
+}
+_PREFIX = re.compile(r"/p/([A-Za-z0-9_.-]{1,64})(?=/)")
+
+
+def find(path: str) -> tuple[Route | None, str, str]:
+    """(route, pinned provider, rest of the path)."""
+    prefix = ""
+    match = _PREFIX.match(path)
+    if match is not None:
+        prefix, path = match[1], path[match.end() :]
+    if path.startswith("/v1/v1/"):  # a base URL that ends in /v1
+        path = path[3:]
+    if len(path) > 1:
+        path = path.rstrip("/") or "/"
+    route = ROUTES.get(path)
+    if route is not None:
+        return route, prefix, ""
+    parent, _, rest = path.rpartition("/")
+    if (route := ROUTES.get(f"{parent}/*")) is not None:
+        return route, prefix, rest
+    if path.startswith("/v1/models/"):  # names with a provider before a slash
+        return ROUTES["/v1/models/*"], prefix, path[len("/v1/models/") :]
+    return None, prefix, ""
+
+
+def admit(engine: Engine, head: RequestHead, local: str) -> None:
+    """Decides from the head alone; raises Refusal before a body is read."""
+    headers = head.headers
+    snapshot = engine.snapshot
+    guard.check_host(headers, head.target, local, snapshot.allowed_hosts)
+    guard.check_browser(headers)
+    route, _, _ = find(_path(head.target))
+    if route is None:
+        raise Refusal(404, "not_found_error", "Not found: this path does not exist here.")
+    if head.method not in route.methods:
+        raise Refusal(
+            405,
+            "invalid_request_error",
+            f"Use {' or '.join(route.methods)} here.",
+            {"allow": ", ".join(route.methods)},
+        )
+    if route.token:
+        guard.check_token(headers, snapshot.auth_token)
+    if head.method == "POST":
+        guard.check_body(headers)
+
+
+def _path(target: str) -> str:
+    if target[0] != "/":
+        target = "/" + target.partition("://")[2].partition("/")[2]
+    return target.partition("?")[0]
+
+
+def handle(engine: Engine, request: Request, down: Downstream) -> bool:
+    """Answers an admitted request. True: the connection is answered for by the pump."""
+    route, prefix, rest = find(request.path)
+    assert route is not None, "admit() lets only known paths in"
+    try:
+        return route.run(Visit(engine, request, down, prefix, rest))
+    except Refusal as refusal:
+        if down.committed:
+            raise ClientGone from None
+        error = {"type": "error", "error": {"type": refusal.type, "message": refusal.message}}
+        down.answer_json(refusal.status, error, refusal.headers)
+        return False

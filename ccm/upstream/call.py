@@ -1,0 +1,286 @@
+"""One HTTP/1.1 exchange with a provider, on a connection of the provider's pool. Bytes only: no JSON, no dialect.
+
+A worker drives it until the answer is committed; then the pump does. Every failure leaves here as one UpstreamError
+(status 0, `kind` set): the one exception map of this boundary. While it waits it watches the client, so a client that
+leaves is noticed at once, in every phase (R37).
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections.abc import Mapping
+from typing import Protocol
+
+import urllib3.exceptions
+from urllib3.connection import HTTPConnection
+
+from ccm.errors import BadUpstream, UpstreamError
+from ccm.model import FailureKind, ProviderError
+from ccm.upstream.poller import BROKEN, READ, WRITE, wait_for
+from ccm.upstream.sessions import Pool
+from ccm.wire import http1
+from ccm.wire.headers import block
+from ccm.wire.inflate import Inflated
+
+_PIECE = 64 * 1024
+_SHORT_WAIT_S = 0.002
+NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class Watch(Protocol):
+    """The client, as a waiting call sees it."""
+
+    fd: int
+    events: int
+
+    def hangup(self, events: int) -> None:
+        """Something happened on the client's socket. Raises ClientGone when it has left."""
+
+    def waiting(self) -> None:
+        """The wait is getting long: somebody else should mind the door."""
+
+
+def failure(kind: FailureKind, message: str, type: str = "api_error") -> UpstreamError:
+    """A failure that no provider answer describes."""
+    return UpstreamError(ProviderError(0, type, message, kind=kind))
+
+
+class Call:
+    """Sends one request and reads its answer. Owned by one thread at a time; `close` and `release` end it."""
+
+    __slots__ = ("_connection", "_data", "body", "fresh", "head", "pool", "sock", "watch")
+
+    def __init__(self, pool: Pool, watch: Watch | None = None) -> None:
+        self.pool = pool
+        self.watch = watch
+        self.head: http1.ResponseHead | None = None
+        self.body: http1.Chunks | http1.Sized | http1.UntilClose | Inflated = http1.Sized(0)
+        self._data = b""
+        self._connection: HTTPConnection | None = None
+
+    def send(
+        self, path: str, headers: Mapping[str, str], body: bytes, deadline: float, method: str = "POST"
+    ) -> None:
+        """Connects if need be and sends the request; reads the head. A connection that turns out to have been closed
+        by the provider meanwhile is replaced once, silently: nothing was processed (RELIABILITY row 6)."""
+        target = f"{self.pool.absolute}{self.pool.path}{path}"
+        lines = (
+            f"{method} {target} HTTP/1.1\r\nhost: {self.pool.authority}\r\ncontent-length: {len(body)}\r\n"
+        )
+        request = lines.encode("latin-1") + block(headers) + b"\r\n"
+        for again in (True, False):
+            self._open()
+            try:
+                self._write(request, body, deadline)
+                self._read_head(deadline)
+                return
+            except UpstreamError as error:
+                self.close()
+                stale = not self.fresh and error.error.kind is FailureKind.BROKEN and not self._data
+                if not (stale and again):
+                    raise
+
+    def _open(self) -> None:
+        name = self.pool.provider.name
+        try:
+            connection, reused = self.pool.take()
+        except urllib3.exceptions.ConnectTimeoutError:
+            raise failure(
+                FailureKind.CONNECT, f"no connection to {name} ({self.pool.authority}) in time"
+            ) from None
+        except (ssl.SSLError, urllib3.exceptions.SSLError) as error:
+            raise failure(
+                FailureKind.CONNECT, f"TLS to {name} ({self.pool.authority}) failed: {_short(error)}"
+            ) from None
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise failure(
+                FailureKind.CONNECT, f"cannot reach {name} ({self.pool.authority}): {_short(error)}"
+            ) from None
+        self._connection = connection
+        self.fresh = not reused
+        sock = connection.sock
+        assert sock is not None
+        self.sock = sock
+        self._data = b""
+
+    def _write(self, head: bytes, body: bytes, deadline: float) -> None:
+        sock = self.sock
+        try:
+            if isinstance(sock, ssl.SSLSocket):
+                pieces = [head + body] if len(body) < _PIECE else [head, body]
+            else:
+                sent = sock.sendmsg((head, body))
+                if sent == len(head) + len(body):
+                    return
+                pieces = [head[sent:], body] if sent < len(head) else [body[sent - len(head) :]]
+        except NOT_NOW:
+            pieces = [head, body]
+        except OSError as error:
+            raise failure(
+                FailureKind.BROKEN, f"{self.pool.provider.name} broke the connection: {_short(error)}"
+            ) from None
+        for piece in pieces:
+            view = memoryview(piece)
+            while view:
+                try:
+                    view = view[sock.send(view) :]
+                except NOT_NOW as error:
+                    events = READ if isinstance(error, ssl.SSLWantReadError) else WRITE
+                    self._wait(events, deadline, FailureKind.HEAD_TIMEOUT, "did not take the request in time")
+                except OSError as error:
+                    if self._answered_early():
+                        return
+                    raise failure(
+                        FailureKind.BROKEN, f"{self.pool.provider.name} broke the connection: {_short(error)}"
+                    ) from None
+
+    def _answered_early(self) -> bool:
+        """A provider may refuse before it has read everything (413): its answer is worth more than the broken pipe."""
+        try:
+            self._data = self.sock.recv(_PIECE)
+        except OSError:
+            return False
+        return bool(self._data)
+
+    def _read_head(self, deadline: float) -> None:
+        data = self._data
+        while True:
+            end = http1.find_head_end(data)
+            if end >= 0:
+                try:
+                    head = http1.parse_response_head(data[:end])
+                except BadUpstream as error:
+                    raise failure(FailureKind.PROTOCOL, f"{self.pool.provider.name}: {error}") from None
+                data = data[end:]
+                if head.status >= 200:
+                    break
+                continue  # 100, 102, 103: the answer is still to come
+            if len(data) > http1.MAX_RESPONSE_HEAD_BYTES:
+                raise failure(
+                    FailureKind.PROTOCOL, f"{self.pool.provider.name} sent an endless response head"
+                )
+            piece = self.receive(deadline, FailureKind.HEAD_TIMEOUT, "sent no response head in time")
+            if not piece:
+                raise failure(
+                    FailureKind.BROKEN, f"{self.pool.provider.name} closed the connection without an answer"
+                )
+            data += piece
+            self._data = data
+        self.head = head
+        body = http1.body_decoder(head.length)
+        coding = head.headers.get("content-encoding", "identity").lower()
+        if coding == "identity":
+            self.body = body
+        else:
+            try:
+                self.body = Inflated(body, coding)
+            except BadUpstream as error:
+                raise failure(FailureKind.PROTOCOL, f"{self.pool.provider.name}: {error}") from None
+        self._data = data
+
+    def receive(self, deadline: float, kind: FailureKind, what: str) -> bytes:
+        """Raw bytes as they come; b"" at the end of the connection. Raises `kind` at the deadline."""
+        while True:
+            try:
+                return self.sock.recv(_PIECE)
+            except NOT_NOW as error:
+                self._wait(WRITE if isinstance(error, ssl.SSLWantWriteError) else READ, deadline, kind, what)
+            except OSError as error:
+                raise failure(
+                    FailureKind.BROKEN, f"{self.pool.provider.name} broke the connection: {_short(error)}"
+                ) from None
+
+    def payload(self, deadline: float, kind: FailureKind, what: str) -> bytes | None:
+        """The next piece of the body, framing removed; None at its proper end. A body that ends before its framing
+        says so is BROKEN; one that only the connection ends is whole as far as HTTP can tell."""
+        while not self.body.done:
+            if self._data:
+                raw, self._data = self._data, b""
+            else:
+                raw = self.receive(deadline, kind, what)
+                if not raw:
+                    if self.body.until_close:
+                        self.body.close()
+                        return None
+                    raise failure(FailureKind.BROKEN, f"{self.pool.provider.name} ended its answer too early")
+            try:
+                piece = self.body.feed(raw)
+            except BadUpstream as error:
+                raise failure(FailureKind.PROTOCOL, f"{self.pool.provider.name}: {error}") from None
+            if piece:
+                return piece
+        return None
+
+    def read_all(self, deadline: float, limit: int, kind: FailureKind = FailureKind.IDLE_TIMEOUT) -> bytes:
+        """The whole body. Raises PROTOCOL above `limit` bytes."""
+        pieces: list[bytes] = []
+        size = 0
+        while (piece := self.payload(deadline, kind, "did not finish its answer in time")) is not None:
+            pieces.append(piece)
+            size += len(piece)
+            if size > limit:
+                raise failure(FailureKind.PROTOCOL, f"{self.pool.provider.name} sent more than {limit} bytes")
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def take_buffered(self) -> bytes:
+        """Raw bytes that were read but not decoded yet; the pump decodes them first."""
+        data, self._data = self._data, b""
+        return data
+
+    def _wait(self, events: int, deadline: float, kind: FailureKind, what: str) -> None:
+        fd = self.sock.fileno()
+        if events == READ and isinstance(self.sock, ssl.SSLSocket) and self.sock.pending():
+            return
+        watch = self.watch
+        short = True
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise failure(kind, f"{self.pool.provider.name} {what}", "timeout_error")
+            if watch is None:
+                mine, theirs = wait_for(fd, events, left)
+            else:
+                mine, theirs = wait_for(
+                    fd, events, min(left, _SHORT_WAIT_S) if short else left, watch.fd, watch.events
+                )
+                if theirs:
+                    watch.hangup(theirs)
+            if mine & (events | BROKEN):
+                return
+            if short and watch is not None and not theirs:
+                short = False
+                watch.waiting()
+
+    def release(self) -> None:
+        """The answer was read to its end: the connection goes back to the pool if it may be used again."""
+        head = self.head
+        reusable = (
+            head is not None and head.keep_alive and self.body.done and not self.body.rest and not self._data
+        )
+        if reusable and self._connection is not None:
+            connection, self._connection = self._connection, None
+            self.pool.give(connection)
+        else:
+            self.close()
+
+    def close(self) -> None:
+        """Ends the exchange at once; the provider sees the connection close and stops generating."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        try:
+            self.sock.shutdown(socket.SHUT_RDWR)
+        except (OSError, ValueError):
+            pass  # gone already
+        connection.close()
+
+
+def _short(error: BaseException) -> str:
+    """An exception for people: its innermost reason, without object addresses."""
+    reason = getattr(error, "reason", None)
+    text = str(reason or error)
+    if ": " in text and " object at 0x" in text:
+        text = text.split(": ", 1)[1]
+    return text[:200]
