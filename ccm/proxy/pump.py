@@ -75,6 +75,8 @@ class Stream:
         steps = 0
         while steps < _STEPS or (isinstance(sock, ssl.SSLSocket) and sock.pending()):
             steps += 1
+            if self.call.body.done:
+                return self._body_end()
             raw = self.call.take_buffered()
             if not raw:
                 try:
@@ -92,8 +94,6 @@ class Stream:
                 return self.fail(ProviderError(0, "api_error", str(error), kind=FailureKind.PROTOCOL))
             if self._relay(payload):
                 return True
-            if self.call.body.done:
-                return self._body_end()
             if self.down.backlog > BACKLOG_BYTES:
                 return False
         return False
