@@ -57,6 +57,9 @@ class Encoded:
     losses: list[Loss] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
     cut: tuple[str, ...] = ()
+    seen_ids: frozenset[str] = (
+        frozenset()
+    )  # tool ids of the history: an answer's own ids must differ from them
 
     def lose(self, feature: str, how: str = "dropped") -> None:
         """Notes a loss once."""

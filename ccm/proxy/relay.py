@@ -112,7 +112,9 @@ class PassRelay:
         """Nothing more; an error unless message_stop was seen."""
         out = b""
         if not self.finished and self._held:  # some servers omit the last blank line
-            out = self.feed(b"\n\n")
+            out = self.scanner.end(self._held)
+            self._held = b""
+            self.error = self.scanner.error
         if not self.finished and self.error is None:
             self.error = incomplete()
         return out
@@ -171,8 +173,8 @@ class TranslateRelay:
             self.error = error.error
         except UpstreamError as error:
             self.error = error.error
-        except BadUpstream as error:
-            self.error = _broken(error)
+        except BadUpstream:
+            self.error = incomplete()  # half a frame: the stream was cut inside it
         if not self.finished and self.error is None:
             self.error = incomplete()
         return b"".join(out)

@@ -1,0 +1,159 @@
+"""The tools of a Messages request as plain functions, for every dialect that is not Anthropic's own (DIALECTS 2, 10).
+
+Custom tools are functions already. Anthropic's typed client-side tools (bash, text editor, memory, computer) have no
+schema in the request: it is documented, and stands here. Server tools run at Anthropic; they are not functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ccm.dialects.history import Lose
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """One callable tool. `schema` is a JSON Schema object without `$schema`; `strict` as the client said (None: it did
+    not)."""
+
+    name: str
+    description: str
+    schema: dict[str, Any]
+    strict: bool | None = None
+
+
+@dataclass(slots=True)
+class Tools:
+    """`functions` in the client's order; `server` the server tools that a dialect may have a word for;
+    `choice` is auto | any | none | tool (with `choice_name`) or "" where nothing was said or its tool is gone."""
+
+    functions: list[Function] = field(default_factory=list)
+    server: list[dict[str, Any]] = field(default_factory=list)
+    choice: str = ""
+    choice_name: str = ""
+    parallel: bool = True
+
+    @property
+    def search(self) -> dict[str, Any] | None:
+        """The web_search server tool, if the client offered it."""
+        return next((t for t in self.server if str(t.get("type")).startswith("web_search_")), None)
+
+
+def read(request: Mapping[str, Any], lose: Lose) -> Tools:
+    """The tools and tool_choice of a request. A choice of a tool that is no function goes with that tool."""
+    tools = Tools()
+    for tool in request.get("tools") or ():
+        if not isinstance(tool, dict):
+            continue
+        kind = str(tool.get("type") or "custom")
+        if isinstance(tool.get("input_schema"), dict):
+            tools.functions.append(_custom(tool, lose))
+        elif kind != "custom" and (typed := _typed(kind)) is not None:
+            description, schema = typed
+            tools.functions.append(Function(str(tool.get("name") or kind), description, schema))
+            lose(f"tools.{kind}", "approximated")
+        elif kind == "custom" and tool.get("name"):
+            tools.functions.append(_custom({**tool, "input_schema": {}}, lose))
+        else:
+            tools.server.append(tool)
+    choice = request.get("tool_choice")
+    if isinstance(choice, Mapping):
+        tools.parallel = not choice.get("disable_parallel_tool_use")
+        tools.choice = str(choice.get("type") or "")
+        tools.choice_name = str(choice.get("name") or "")
+    named = tools.choice != "tool" or any(f.name == tools.choice_name for f in tools.functions)
+    if not tools.functions or not named:
+        tools.choice = ""
+    return tools
+
+
+def lose_server(tools: Tools, lose: Lose, but: Mapping[str, Any] | None = None) -> None:
+    """Notes the server tools as dropped, except the one that was translated."""
+    for tool in tools.server:
+        if tool is not but:
+            lose(f"tools.{tool.get('type')}", "dropped")
+
+
+def _custom(tool: Mapping[str, Any], lose: Lose) -> Function:
+    schema = {k: v for k, v in tool["input_schema"].items() if k != "$schema"}
+    schema.setdefault("type", "object")
+    if schema["type"] == "object":
+        schema.setdefault("properties", {})
+    if tool.get("input_examples"):
+        lose("tools.input_examples", "dropped")
+    strict = tool.get("strict")
+    return Function(
+        str(tool.get("name") or ""),
+        str(tool.get("description") or ""),
+        schema,
+        strict if isinstance(strict, bool) else None,
+    )
+
+
+def _typed(kind: str) -> tuple[str, dict[str, Any]] | None:
+    return next((spec for prefix, spec in _TYPED.items() if kind.startswith(prefix)), None)
+
+
+def _object(required: list[str], **properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": required}
+
+
+_TEXT = {"type": "string"}
+_NUMBER = {"type": "integer"}
+_PAIR = {"type": "array", "items": {"type": "integer"}}
+# type prefix -> (description, input schema), after Anthropic's documentation of each tool
+_TYPED: dict[str, tuple[str, dict[str, Any]]] = {
+    "bash_": (
+        "Runs a command in a persistent bash session. `restart: true` restarts the session.",
+        _object([], command=_TEXT, restart={"type": "boolean"}),
+    ),
+    "text_editor_": (
+        "Views, creates and edits text files. `old_str` must match exactly once.",
+        _object(
+            ["command", "path"],
+            command={"type": "string", "enum": ["view", "create", "str_replace", "insert", "undo_edit"]},
+            path=_TEXT,
+            file_text=_TEXT,
+            old_str=_TEXT,
+            new_str=_TEXT,
+            insert_line=_NUMBER,
+            insert_text=_TEXT,
+            view_range=_PAIR,
+        ),
+    ),
+    "memory_": (
+        "Stores and reads notes in files below /memories.",
+        _object(
+            ["command"],
+            command={
+                "type": "string",
+                "enum": ["view", "create", "str_replace", "insert", "delete", "rename"],
+            },
+            path=_TEXT,
+            file_text=_TEXT,
+            old_str=_TEXT,
+            new_str=_TEXT,
+            insert_line=_NUMBER,
+            insert_text=_TEXT,
+            view_range=_PAIR,
+            old_path=_TEXT,
+            new_path=_TEXT,
+        ),
+    ),
+    "computer_": (
+        "Controls the screen, keyboard and mouse of a computer.",
+        _object(
+            ["action"],
+            action=_TEXT,
+            coordinate=_PAIR,
+            start_coordinate=_PAIR,
+            text=_TEXT,
+            duration={"type": "number"},
+            scroll_direction={"type": "string", "enum": ["up", "down", "left", "right"]},
+            scroll_amount=_NUMBER,
+            region=_PAIR,
+        ),
+    ),
+}
