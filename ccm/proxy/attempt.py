@@ -228,9 +228,7 @@ def _prime(want: Wanted, sent: _Sent, call: Call, answer: Answer, deadline: floa
         _as_stream(want, answer)
         return
     passing = sent.passing
-    relay: PassRelay | TranslateRelay = (
-        PassRelay(anthropic_scan.Scanner()) if passing else _relay(want, sent, want.render)
-    )
+    relay: Relay = PassRelay(anthropic_scan.Scanner()) if passing else _relay(want, sent, want.render)
     seen: list[bytes] = []
     out: list[bytes] = []
     held = 0

@@ -33,11 +33,30 @@ _PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 class Relay(Protocol):
     """What drives a stream sees this."""
 
-    content: bool  # the first content event is among what was returned: time to commit
-    fresh: bool  # the last feed brought more than pings
-    finished: bool  # the terminal event is among what was returned
-    error: ProviderError | None  # the stream failed inside; nothing more will come
-    stop_reason: str | None
+    @property
+    def content(self) -> bool:
+        """The first content event is among what was returned: time to commit."""
+        ...
+
+    @property
+    def fresh(self) -> bool:
+        """The last feed brought more than pings."""
+        ...
+
+    @property
+    def finished(self) -> bool:
+        """The terminal event is among what was returned."""
+        ...
+
+    @property
+    def error(self) -> ProviderError | None:
+        """The stream failed inside; nothing more will come."""
+        ...
+
+    @property
+    def stop_reason(self) -> str | None:
+        """As in message_delta, once it came."""
+        ...
 
     @property
     def usage(self) -> Usage: ...

@@ -65,7 +65,8 @@ class Connection:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.fd = sock.fileno()
-        self.local = sock.getsockname()[0] if sock.family != socket.AF_UNIX else ""
+        address = sock.getsockname()
+        self.local: tuple[str, int] = (str(address[0]), int(address[1]))
         self.rest = b""  # bytes read and not used yet
         self.deadline = time.monotonic() + HEAD_LIMIT_S
         self.idle = True  # between requests: may be closed without an answer

@@ -16,11 +16,15 @@ _HOST = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::([0-9]{1
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 
-def check_host(headers: Mapping[str, str], target: str, local: str, allowed: Sequence[str]) -> None:
+def check_host(
+    headers: Mapping[str, str], target: str, local: tuple[str, int], allowed: Sequence[str]
+) -> None:
     """The Host (or an absolute target's authority) must be this machine by a name no foreign DNS can claim:
-    loopback, the very address the connection came in on, or one of `allowed_hosts`. Raises Refusal 400/403."""
+    loopback, the very address the connection came in on (`local`: its address and port), or one of `allowed_hosts`.
+    An absolute target must name our own port too: ccm is no open proxy. Raises Refusal 400/403."""
     host = headers.get("host")
-    if target[0] not in "/*":
+    absolute = target[0] not in "/*"
+    if absolute:
         host = urlsplit(target).netloc
     if host is None:
         return  # HTTP/1.0 without Host: no browser sends that
@@ -28,7 +32,8 @@ def check_host(headers: Mapping[str, str], target: str, local: str, allowed: Seq
     if match is None or int(match[2] or 1) > 65535:
         raise Refusal(400, "invalid_request_error", "The Host header is malformed.")
     name = match[1].lower()
-    if name in _LOOPBACK or name.strip("[]") == local or name in allowed or host.lower() in allowed:
+    known = name in _LOOPBACK or name.strip("[]") == local[0] or name in allowed or host.lower() in allowed
+    if known and (not absolute or int(match[2] or 80) == local[1]):
         return
     raise Refusal(
         403,

@@ -29,7 +29,7 @@ _STATUS_TYPES = {408: "timeout_error", 413: "request_too_large"}
 
 # Answers one request; True: the connection is answered for (the pump, or a refusal, has it), False: it was answered.
 Handle = Callable[[Request, Downstream], bool]
-Admit = Callable[[RequestHead, str], None]
+Admit = Callable[[RequestHead, tuple[str, int]], None]
 
 
 def connection_cap() -> int:

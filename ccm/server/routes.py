@@ -103,7 +103,7 @@ def find(path: str) -> tuple[Route | None, str, str]:
     return None, prefix, ""
 
 
-def admit(engine: Engine, head: RequestHead, local: str) -> None:
+def admit(engine: Engine, head: RequestHead, local: tuple[str, int]) -> None:
     """Decides from the head alone; raises Refusal before a body is read."""
     headers = head.headers
     snapshot = engine.snapshot

@@ -8,6 +8,9 @@ from ccm.errors import Refusal
 from ccm.server import guard, routes
 
 
+LOCAL = ("127.0.0.1", 13456)
+
+
 def refused(check, *args) -> int:
     with pytest.raises(Refusal) as caught:
         check(*args)
@@ -18,7 +21,7 @@ def refused(check, *args) -> int:
     "host", ["127.0.0.1:13456", "localhost", "LOCALHOST:1", "[::1]:13456", "box.lan", "10.0.0.9:80"]
 )
 def test_this_machines_names_are_welcome(host):
-    guard.check_host({"host": host}, "/", "10.0.0.9", ("box.lan",))
+    guard.check_host({"host": host}, "/", ("10.0.0.9", 80), ("box.lan",))
 
 
 @pytest.mark.parametrize(
@@ -39,11 +42,13 @@ def test_this_machines_names_are_welcome(host):
     ],
 )
 def test_foreign_and_malformed_hosts(host, status):
-    assert refused(guard.check_host, {"host": host}, "/", "127.0.0.1", ()) == status
+    assert refused(guard.check_host, {"host": host}, "/", ("127.0.0.1", 80), ()) == status
 
 
 def test_an_absolute_target_replaces_host():
-    assert refused(guard.check_host, {"host": "127.0.0.1"}, "http://evil.example/", "127.0.0.1", ()) == 403
+    assert refused(guard.check_host, {"host": "127.0.0.1"}, "http://evil.example/", LOCAL, ()) == 403
+    assert refused(guard.check_host, {"host": "127.0.0.1"}, "http://127.0.0.1:1/", LOCAL, ()) == 403
+    guard.check_host({"host": "evil.example"}, "http://127.0.0.1:13456/", LOCAL, ())
 
 
 @pytest.mark.parametrize(
