@@ -212,7 +212,7 @@ def _run(sources: Sources, log_level: str | None, control: str | None) -> int:
         return EXIT_CONFIG
     _harden()
     redactor = Redactor()
-    log = open_log(redactor, log_level or snapshot.log_level)
+    log = open_log(redactor, log_level or snapshot.log_level, snapshot.log_format, snapshot.log_file)
     for warning in snapshot.warnings:
         log.warning("configuration", problem=str(warning))
     try:
@@ -275,7 +275,6 @@ def _handle_signals(app: App) -> None:
 
 def _reload(app: App) -> None:
     try:
-        app.reload()
-    except ConfigError as error:
-        for problem in error.problems:
-            app.log.error("configuration not reloaded", problem=str(problem))
+        actions.reload(app)
+    except ControlError as error:  # the old configuration stays
+        app.log.error("configuration not reloaded", problem=str(error))

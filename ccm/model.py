@@ -203,6 +203,8 @@ class Snapshot:
     max_in_flight: int = 256
     drain_timeout_s: float = 30.0
     log_level: str = "info"
+    log_format: str = ""  # text | json; "": as the environment says
+    log_file: str = ""
     warnings: tuple[Problem, ...] = ()
     demo: bool = False
 

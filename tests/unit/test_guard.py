@@ -7,7 +7,6 @@ import pytest
 from ccm.errors import Refusal
 from ccm.server import guard, routes
 
-
 LOCAL = ("127.0.0.1", 13456)
 
 

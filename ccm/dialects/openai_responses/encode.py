@@ -83,7 +83,7 @@ def encode(request: Request, ctx: Context) -> Encoded:
 
 def encode_count(request: Request, ctx: Context) -> Encoded | None:
     """POST /responses/input_tokens: OpenAI's own count; None for relays and providers that are not known to have it."""
-    if ctx.family.partition("/")[2] not in ("openai", "azure", "azure-openai", "custom"):
+    if "count_tokens" not in ctx.abilities and ctx.family.partition("/")[2] not in ("openai", "custom"):
         return None
     encoded = encode(request, ctx)
     encoded.path = COUNT_PATH

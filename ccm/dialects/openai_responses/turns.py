@@ -135,6 +135,9 @@ def _part(block: Block, ctx: Context, encoded: Encoded) -> Item | None:
     if image and ctx.facts.known and "images" not in ctx.facts.abilities:
         encoded.lose("image", "dropped")
         return {"type": "input_text", "text": f"[image omitted: model {ctx.model} is text-only]"}
+    if not image and ctx.abilities and "documents" not in ctx.abilities:
+        encoded.lose("document", "dropped")
+        return {"type": "input_text", "text": f"[document omitted: {ctx.provider} takes no documents]"}
     source = block.get("source")
     source = source if isinstance(source, dict) else {}
     kind = source.get("type")

@@ -1,0 +1,112 @@
+"""`ccm`: the command line. Light itself; what a command needs is imported when it runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from ccm import __version__
+
+_DESCRIPTION = """A local gateway for Claude Code: Anthropic's Messages API in, any provider out, with failover.
+Claude Code finds it with these two variables:
+
+  ANTHROPIC_BASE_URL=http://127.0.0.1:13456
+  ANTHROPIC_AUTH_TOKEN=ccm-proxy        (or ANTHROPIC_API_KEY=ccm-proxy)"""
+_EPILOG = """examples:
+  ccm start                              with ~/config/ccm-config.toml, or with the keys found in the environment
+  ccm start --demo                       without any key: two scripted providers, one of them failing now and then
+  ccm start --config ./ccm-config.toml   with this configuration
+  ccm check                              what is wrong with the configuration, and where
+  ccmctl status                          what the running ccm does (see `ccmctl --help`)
+
+files:
+  ~/config/ccm-config.toml        the configuration (`ccm-quickstart` writes one)
+  ~/.claude-code-mux/             control socket, state, log and pid file; nobody else can read them
+
+environment:
+  CCM_SOCKET      the control socket's path        CCM_LOG_FILE    log into this file (5 x 10 MB), not to stderr
+  CCM_LOG_FORMAT  text (default) or json           NO_COLOR        no colours
+
+"""
+_START = """Runs ccm in the foreground until SIGTERM or Ctrl-C; running requests end first (a second signal ends
+them at once). SIGHUP, and `ccmctl reload`, read the configuration again. `ccmctl start` does the same in the background."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The entry point; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words in (["--version"], ["-V"], ["version"]):  # answered before anything else is imported
+        print(f"ccm {__version__}")
+        return 0
+    try:
+        return _run(words)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(words: list[str]) -> int:
+    from ccm.cli.arguments import EXIT_CODES, FAILED, USAGE, Parser, refuse_secrets
+
+    if words[:1] == ["quickstart"]:  # likewise
+        from ccm.cli import quickstart
+
+        return quickstart.main(words[1:])
+    if words[:1] == ["ctl"]:  # `ccm ctl status` is `ccmctl status`: what the control script calls
+        from ccm.cli import ctl
+
+        return ctl.main(words[1:])
+    if refuse_secrets("ccm", words):
+        return USAGE
+    top = Parser(prog="ccm", description=_DESCRIPTION, epilog=_EPILOG + EXIT_CODES)
+    top.add_argument("--version", action="version", version=f"ccm {__version__}")
+    below = top.add_subparsers(metavar="COMMAND", dest="command", parser_class=Parser)
+    start = below.add_parser("start", help="run ccm in the foreground", description=_START, epilog=EXIT_CODES)
+    start.add_argument(
+        "--config", metavar="FILE", help="the configuration (default: ~/config/ccm-config.toml)"
+    )
+    start.add_argument("--listen", metavar="HOST:PORT", help="listen here, whatever the configuration says")
+    start.add_argument(
+        "--demo", action="store_true", help="scripted providers instead of real ones; needs no key"
+    )
+    start.add_argument("--log-level", metavar="LEVEL", choices=("debug", "info", "warning", "error"),
+                       help="debug, info, warning or error")  # fmt: skip
+    start.add_argument(
+        "--socket",
+        metavar="PATH",
+        help="the control socket (default: $CCM_SOCKET, else in ~/.claude-code-mux)",
+    )
+    check = below.add_parser("check", help="check a configuration without running it")
+    below.add_parser("ctl", help="the same as ccmctl", add_help=False)
+    below.add_parser("quickstart", help="the same as ccm-quickstart", add_help=False)
+    below.add_parser("version", help="print the version")
+    if "check" in words:
+        from ccm.cli.check import add_arguments
+
+        add_arguments(check)
+    given = top.parse_args(words)
+    if given.command is None:
+        top.print_help(sys.stderr)
+        return USAGE
+    if given.command == "check":
+        from ccm.cli.check import run as run_check
+
+        return run_check(given)
+    if given.command == "version":
+        print(f"ccm {__version__}")
+        return 0
+
+    from ccm import app
+    from ccm.errors import CcmError, ConfigError
+
+    try:
+        return app.run(given.config, given.listen, given.demo, given.log_level, given.socket)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return USAGE
+    except CcmError as error:
+        print(f"ccm: {error}", file=sys.stderr)
+        return FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

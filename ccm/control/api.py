@@ -1,0 +1,172 @@
+"""The one table of what can be asked of and done to a running ccm, whatever door it comes through.
+
+A door (the Unix socket, the dashboard) has established who is asking, hands over method, path and plain arguments, and
+gets a finished answer. Every answer passes the redactor. Only ControlError is told in words; any other fault is ccm's
+own and is told as such, without its text (the log has the traceback).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ccm.control import actions, status
+from ccm.control.core import Core
+from ccm.errors import ControlError
+
+JSON = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One line of the table. `call` takes the core and the arguments named in `params`, as received."""
+
+    method: str
+    path: str
+    call: Callable[[Core, Mapping[str, Any]], Any]
+    help: str
+    params: tuple[str, ...] = ()
+    content_type: str = JSON  # else `call` returns the text itself
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A finished answer. `allow` names the methods of a path that was asked with another one."""
+
+    status: int
+    content_type: str
+    body: bytes
+    allow: str = ""
+
+
+def _text(args: Mapping[str, Any], name: str) -> str:
+    value = args.get(name)
+    if not isinstance(value, str) or not value:
+        raise ControlError(f"{name!r} is missing: a text is needed")
+    return value
+
+
+def _flag(args: Mapping[str, Any], name: str, default: bool) -> bool:
+    value = args.get(name, default)
+    if not isinstance(value, bool):
+        raise ControlError(f"{name!r} must be true or false")
+    return value
+
+
+def _seconds(args: Mapping[str, Any], name: str) -> float | None:
+    value = args.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ControlError(f"{name!r} must be a duration such as 30m, or a number of seconds")
+    if not isinstance(value, str):
+        value = f"{value:.0f}s" if value == value and abs(value) < 1e9 else "out of range"
+    return actions.parse_duration(value)
+
+
+def _limit(args: Mapping[str, Any]) -> int:
+    value = args.get("limit", 20)
+    if isinstance(value, bool) or not str(value).isascii() or not str(value).isdigit():
+        raise ControlError(f"'limit' must be a number from 1 to {status.MAX_REQUESTS}")
+    return int(str(value)[:9])
+
+
+def _switch(core: Core, args: Mapping[str, Any]) -> dict[str, Any]:
+    if _flag(args, "auto", False):
+        return actions.auto(core)
+    return actions.switch(core, _text(args, "name"), _seconds(args, "for"))
+
+
+ROUTES = (
+    Route("GET", "/", lambda core, args: table(), "this table"),
+    Route("GET", "/status", lambda core, args: status.read(core), "everything at a glance"),
+    Route("GET", "/health", lambda core, args: status.health(core), "one word: ok, degraded or stopping"),
+    Route("GET", "/providers", lambda core, args: {"providers": status.providers(core)}, "providers and their health"),
+    Route("GET", "/metrics", lambda core, args: core.metrics.snapshot(), "figures since the start"),
+    Route(
+        "GET",
+        "/metrics.prom",
+        lambda core, args: core.metrics.prometheus(status.gauges(core)),
+        "the same for Prometheus",
+        (),
+        "text/plain; version=0.0.4; charset=utf-8",
+    ),
+    Route(
+        "GET",
+        "/requests",
+        lambda core, args: {"requests": status.requests(core, _limit(args))},
+        "the last finished requests, youngest first",
+        ("limit",),
+    ),
+    Route("POST", "/switch", _switch, "put a provider first, or let the strategy decide", ("name", "for", "auto")),
+    Route("POST", "/auto", lambda core, args: actions.auto(core), "let the strategy decide again"),
+    Route("POST", "/enable", lambda core, args: actions.enable(core, _text(args, "name")), "use a provider again", ("name",)),
+    Route("POST", "/disable", lambda core, args: actions.disable(core, _text(args, "name")), "use a provider no more", ("name",)),
+    Route("POST", "/drain", lambda core, args: actions.drain(core, _text(args, "name")), "send no new requests to it", ("name",)),
+    Route(
+        "POST",
+        "/reset",
+        lambda core, args: actions.reset(core, _text(args, "name") if "name" in args else None),
+        "forget failures and cool-downs of one provider or all",
+        ("name",),
+    ),
+    Route("POST", "/reload", lambda core, args: actions.reload(core), "read the configuration again"),
+    Route(
+        "POST", "/log-level", lambda core, args: actions.set_log_level(core, _text(args, "level")), "set the log level", ("level",)
+    ),
+    Route(
+        "POST",
+        "/stop",
+        lambda core, args: actions.stop(core, _flag(args, "drain", True)),
+        "stop, after the running requests or at once",
+        ("drain",),
+    ),
+)  # fmt: skip
+_BY_PATH: dict[str, dict[str, Route]] = {}
+for _route in ROUTES:
+    _BY_PATH.setdefault(_route.path, {})[_route.method] = _route
+
+
+def table() -> dict[str, Any]:
+    """The table itself, for `curl --unix-socket ... http://ccm/`."""
+    return {
+        "routes": [
+            {"method": route.method, "path": route.path, "arguments": list(route.params), "help": route.help}
+            for route in ROUTES
+        ]
+    }
+
+
+def call(core: Core, method: str, path: str, args: Mapping[str, Any]) -> Reply:
+    """Answers one request. `args` are the query's (GET) or the JSON body's (POST) members. Never raises."""
+    methods = _BY_PATH.get(path)
+    if methods is None:
+        return problem(404, f"there is no {path}; GET / lists what there is", core)
+    route = methods.get("GET" if method == "HEAD" else method)
+    if route is None:
+        return problem(405, f"{path} takes {' or '.join(methods)}, not {method}", core, ", ".join(methods))
+    try:
+        unknown = [name for name in args if name not in route.params]
+        if unknown:
+            known = ", ".join(route.params) or "none"
+            raise ControlError(f"{path} has no argument {unknown[0]!r}; known: {known}")
+        answer = route.call(core, args)
+    except ControlError as error:
+        return problem(error.status, str(error), core)
+    except Exception as error:  # our own fault: the caller of a control door gets an answer, and ccm goes on
+        core.log.fault("control action failed", error, path=path)
+        return problem(500, f"{path} failed inside ccm: {type(error).__name__}", core)
+    if route.content_type != JSON:
+        return Reply(200, route.content_type, core.redactor.clean(str(answer)).encode("utf-8"))
+    return Reply(200, JSON, _json(answer, core))
+
+
+def problem(code: int, message: str, core: Core, allow: str = "") -> Reply:
+    """An answer that says no: `{"error": "..."}`."""
+    return Reply(code, JSON, _json({"error": message}, core), allow)
+
+
+def _json(value: object, core: Core) -> bytes:
+    return json.dumps(core.redactor.clean_json(value)).encode("ascii") + b"\n"

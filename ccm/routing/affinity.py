@@ -1,0 +1,60 @@
+"""Which endpoint holds a conversation's prompt cache: session x model -> endpoint, bounded.
+
+A cold retry costs four to six times a warm one, so a conversation stays where it was answered: bound on success,
+moved when another endpoint answered instead, and then kept there (going back would pay for a second cold prompt).
+It is a preference among endpoints that could all serve, never more: health, a pin and a switch come first. The
+client's leaving, probes and failures change nothing. Idle entries end after an hour, the oldest go beyond 4096. No
+lock of its own: the router's guards it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+Key = tuple[str, str]  # session, model as asked for
+
+MOST = 4096
+IDLE_S = 3600.0
+
+
+class Affinity:
+    """The table. Least recently used first."""
+
+    __slots__ = ("_most", "_table", "_ttl_s", "moves")
+
+    def __init__(self, most: int = MOST, idle_s: float = IDLE_S) -> None:
+        self._table: OrderedDict[Key, tuple[str, float]] = OrderedDict()
+        self._most = most
+        self._ttl_s = idle_s
+        self.moves = 0  # bindings that changed their endpoint
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def find(self, key: Key, now: float) -> str | None:
+        """The endpoint id this conversation is bound to, or None. Using a binding keeps it alive."""
+        entry = self._table.get(key)
+        if entry is None:
+            return None
+        endpoint, used = entry
+        if now - used > self._ttl_s:
+            del self._table[key]
+            return None
+        self._table[key] = (endpoint, now)
+        self._table.move_to_end(key)
+        return endpoint
+
+    def bind(self, key: Key, endpoint: str, now: float) -> None:
+        """The endpoint has just answered this conversation."""
+        before = self._table.get(key)
+        if before is not None and before[0] != endpoint:
+            self.moves += 1
+        self._table[key] = (endpoint, now)
+        self._table.move_to_end(key)
+        while len(self._table) > self._most:
+            self._table.popitem(last=False)
+
+    def forget(self, endpoints: frozenset[str]) -> None:
+        """Unbinds everything that is bound to one of these endpoints (they are gone from the configuration)."""
+        for key in [key for key, (endpoint, _) in self._table.items() if endpoint in endpoints]:
+            del self._table[key]

@@ -1,0 +1,213 @@
+"""What kind of request this is: looked at as little as possible, and only when a rule asks.
+
+A main turn of Claude Code is 50 KB to some MB of JSON; parsing it costs more than the whole routing. So everything
+here goes by headers first and by byte searches in the raw body second; `Ask.body()` is the last resort. Answers are
+remembered on the Ask. Nothing here decides where a request goes; nothing here ever raises for odd content.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ccm.model import EMPTY
+from ccm.routing.rules import tier_of
+
+# Classes whose outcome says nothing about an endpoint's health and must not take turns or bind sessions (R41).
+QUIET_CLASSES = frozenset({"probe", "count_tokens"})
+
+# x-claude-code-request-class (sent with CLAUDE_CODE_GATEWAY_HINT_HEADERS=1) -> ours; "auxiliary" needs a second look.
+_HINTED = {"main": "default", "subagent": "subagent", "compaction": "compaction", "auxiliary": "background"}
+
+_PROBE_BYTES = 4096  # a probe carries one word; a real turn with max_tokens 1 is larger
+_SMALL_BYTES = 24576  # titles and web searches are small; a larger body is not searched for them
+_TAIL_BYTES = 131072  # the last message, system, and tools stand within this much of the end
+_COMPACTION = b"CRITICAL: Respond with TEXT ONLY. Do NOT call any tools"  # a long needle is found fastest
+_SUBAGENT = b"cc_is_subagent=true"
+_PROBE = re.compile(rb'"max_(?:completion_|output_)?tokens"\s*:\s*1\s*[,}]')
+_NO_TOOLS = re.compile(rb'"tools"\s*:\s*\[\s*\]')
+_TOOLS = re.compile(rb'"tools"\s*:\s*\[\s*\{')
+_WEB_SEARCH_ONLY = re.compile(
+    rb'"tools"\s*:\s*\[\s*\{[^{}\[\]]*"type"\s*:\s*"web_search_\d+"[^{}\[\]]*\}\s*\]'
+)
+_TITLE_SCHEMA = re.compile(rb'"json_schema".{0,200}?"title"\s*:\s*\{\s*"type"', re.DOTALL)
+
+_USER_ID = re.compile(rb'"metadata"\s*:\s*\{[^{}]{0,400}?"user_id"\s*:\s*"((?:[^"\\]|\\.){1,1024})"')
+_SESSION_JSON = re.compile(rb'session_id\\*"\s*:\s*\\*"([0-9A-Za-z_-]{1,128})')
+_SESSION_OLD = re.compile(rb"_session_([0-9A-Za-z-]{1,128})")
+_SESSION_CLEAN = re.compile(r"[^0-9A-Za-z_.:-]")
+_SESSION_CHARS = 128
+
+# ability -> words that "type" has where it is needed, by surface: the fewer words, the fewer searches
+_TYPES_NEEDING: Mapping[str, Mapping[str, tuple[bytes, ...]]] = {
+    "messages": {"images": (b"image",), "documents": (b"document",)},
+    "count_tokens": {"images": (b"image",), "documents": (b"document",)},
+    "chat": {"images": (b"image_url",), "documents": (b"file",), "audio": (b"input_audio",)},
+    "responses": {"images": (b"input_image",), "documents": (b"input_file",)},
+}
+_TYPE_IS = {
+    word: re.compile(rb'"type"\s*:\s*"%s"' % word)
+    for words in _TYPES_NEEDING.values()
+    for group in words.values()
+    for word in group
+}
+_THINKING = re.compile(rb'"thinking"\s*:\s*\{[^{}]*"type"\s*:\s*"(?:enabled|adaptive)"')
+_WEB_SEARCH = re.compile(rb'"type"\s*:\s*"web_search(?:_\d+|_preview)?"')
+ABILITIES = ("tools", "images", "documents", "audio", "thinking", "web_search")
+
+
+def _nothing() -> dict[str, Any]:
+    return {}
+
+
+@dataclass(slots=True)
+class Ask:
+    """What is known of a request; made by `proxy.flow`, used by one thread.
+
+    `headers` have lower-case names. `body` parses the request on first use: rules call it only when they must.
+    `body_key` is a hash of the request without `stream`, so that a client's retry after a broken stream is recognised
+    (0 = not given). `surface` is "messages" | "chat" | "responses" | "count_tokens".
+    """
+
+    model: str
+    stream: bool
+    headers: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    size_bytes: int = 0
+    path_prefix: str = ""
+    body: Callable[[], dict[str, Any]] = _nothing
+    raw: bytes = b""
+    body_key: int = 0
+    surface: str = "messages"
+    _session: str | None = field(default=None, init=False, repr=False, compare=False)
+    _class: str | None = field(default=None, init=False, repr=False, compare=False)
+    _needs: dict[str, bool] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def session(self) -> str:
+        """The conversation's id: the client's header, else the session in `metadata.user_id`, else "".
+
+        Both forms of user_id are known: the JSON of Claude Code 2.1 and `user_<hash>_account_<id>_session_<uuid>`.
+        Subagents carry their parent's id. At most 128 characters of [0-9A-Za-z_.:-].
+        """
+        if self._session is None:
+            given = self.headers.get("x-claude-code-session-id", "")
+            self._session = _SESSION_CLEAN.sub("", given[:_SESSION_CHARS]) if given else self._find_session()
+        return self._session
+
+    def request_class(self) -> str:
+        """One of default, subagent, background, compaction, title, web_search, count_tokens, probe."""
+        if self._class is None:
+            self._class = self._classify()
+        return self._class
+
+    def input_tokens(self) -> int:
+        """A rough count of the input, for limits and prices: four bytes a token (never for the client's meter)."""
+        return self.size_bytes // 4
+
+    def needs(self, of: Iterable[str] = ABILITIES) -> frozenset[str]:
+        """Which of these abilities the request makes use of: tools, images, documents, audio, thinking, web_search.
+
+        Only the named ones are looked for, each once: a search costs about 0.3 ms per MB. May name one too many (a
+        tool's input that spells a type), never one too few. Images inside tool results count (R9).
+        """
+        known = self._needs
+        for ability in of:
+            if ability not in known:
+                known[ability] = self._does_need(ability)
+        return frozenset(ability for ability in of if known[ability])
+
+    def _does_need(self, ability: str) -> bool:
+        raw = self.raw
+        if not raw:  # a translated request has no bytes of this surface
+            return ability in _needs_of_body(self.body())
+        if ability == "tools":
+            return _TOOLS.search(raw) is not None
+        if ability == "thinking":
+            return b'"thinking"' in raw and _THINKING.search(raw) is not None
+        if ability == "web_search":
+            return b'"web_search' in raw and _WEB_SEARCH.search(raw) is not None
+        for word in _TYPES_NEEDING.get(self.surface, {}).get(ability, ()):
+            if (at := raw.find(b'"%s"' % word)) >= 0 and _TYPE_IS[word].search(raw, max(0, at - 64)):
+                return True
+        return False
+
+    def _find_session(self) -> str:
+        raw = self.raw
+        if not raw:
+            metadata = self.body().get("metadata")
+            user = metadata.get("user_id") if isinstance(metadata, Mapping) else None
+            return _session_in(user.encode("utf-8", "replace")) if isinstance(user, str) else ""
+        at = len(raw)
+        for _ in range(
+            4
+        ):  # from the end: clients write metadata after the messages; tool inputs may name it too
+            at = raw.rfind(b'"metadata"', 0, at)
+            if at < 0:
+                return ""
+            if (match := _USER_ID.match(raw, at)) and (session := _session_in(match[1])):
+                return session
+        return ""
+
+    def _classify(self) -> str:
+        headers, raw = self.headers, self.raw
+        if self.surface == "count_tokens" or "token-counting" in headers.get("anthropic-beta", ""):
+            return "count_tokens"
+        if self.size_bytes <= _PROBE_BYTES and _PROBE.search(raw):
+            return "probe"
+        hint = _HINTED.get(headers.get("x-claude-code-request-class", ""), "")
+        if hint and hint != "background":
+            return hint
+        if "x-claude-code-agent-id" in headers:
+            return "subagent"
+        if self.size_bytes <= _SMALL_BYTES:
+            if b'"web_search_' in raw and _WEB_SEARCH_ONLY.search(raw):
+                return "web_search"
+            if b'"json_schema"' in raw and _NO_TOOLS.search(raw) and _TITLE_SCHEMA.search(raw):
+                return "title"
+            if tier_of(self.model) == "haiku" and not _TOOLS.search(raw):
+                return "background"
+        if hint:
+            return hint
+        start = max(0, len(raw) - _TAIL_BYTES)
+        at = raw.rfind(_COMPACTION, start)
+        if (
+            at > 1 and raw[at - 1] == 0x22 and raw[at - 2] != 0x5C
+        ):  # it begins a text, it is not quoted inside one
+            return "compaction"
+        # clients that send a session id name their subagents in a header as well; older ones have only this mark
+        if "x-claude-code-session-id" not in headers and raw.find(_SUBAGENT, start) >= 0:
+            return "subagent"
+        return "default"
+
+
+def _session_in(user_id: bytes) -> str:
+    match = _SESSION_JSON.search(user_id) or _SESSION_OLD.search(user_id)
+    return match[1].decode("ascii") if match else ""
+
+
+def _needs_of_body(body: Mapping[str, Any]) -> frozenset[str]:
+    """The same from a parsed request, for callers that have no bytes (an inbound translation)."""
+    found = set()
+    tools = body.get("tools")
+    if isinstance(tools, list) and tools:
+        found.add("tools")
+        kinds = [tool.get("type") for tool in tools if isinstance(tool, Mapping)]
+        if any(isinstance(kind, str) and kind.startswith("web_search") for kind in kinds):
+            found.add("web_search")
+    thinking = body.get("thinking")
+    if isinstance(thinking, Mapping) and thinking.get("type") in ("enabled", "adaptive"):
+        found.add("thinking")
+    pending: list[Any] = [body.get("messages"), body.get("system")]
+    while pending:  # iterative: bodies are client input and may be nested deeply
+        node = pending.pop()
+        if isinstance(node, list):
+            pending.extend(node)
+        elif isinstance(node, Mapping):
+            kind = node.get("type")
+            for words in _TYPES_NEEDING.values():
+                for ability, names in words.items():
+                    if isinstance(kind, str) and kind.encode("utf-8", "replace") in names:
+                        found.add(ability)
+            pending.append(node.get("content"))
+    return frozenset(found)

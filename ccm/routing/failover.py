@@ -1,0 +1,188 @@
+"""What comes next after a failure: the plan of one request, as a generator that does nothing itself.
+
+The caller sends in what happened, the plan says what to try or how long to wait; clock and randomness are arguments,
+so every course of events is a plain test. The rules (DESIGN 6, RELIABILITY 3.2):
+- at most 1 + max_retries attempts; a target that could not be reserved is no attempt;
+- waiting belongs to the target that failed: going to another one never waits;
+- an overload gets one short wait in place first (R32: leaving costs the warm cache), provided an attempt is left for
+  another target. Refused connections and 5xx go to the others first; only when none is left the same target is tried
+  again, after a full-jitter wait that doubles;
+- an overflow goes to larger windows only, a caller's fault nowhere;
+- what was only busy (its in-flight limit) is asked again for up to ten seconds before giving up;
+- in panic (every candidate is open or cooling) the least bad one gets one attempt;
+- every further attempt is paid for out of the retry budget; the first never is.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+
+from ccm.model import FailoverSettings, Failure, Target, Timeouts
+from ccm.routing.budget import RetryBudget
+from ccm.routing.failures import POLICY, TIMEOUTS
+from ccm.routing.router import Route
+from ccm.routing.words import overflow_numbers, text_of
+
+_BACKOFF_LONGEST_S = 8.0
+_IN_PLACE_LONGEST_S = 1.0  # a provider that asks for more than this is left at once
+_BUSY_FOR_S = 10.0
+_BUSY_STEP_S = 0.25
+_LEAST_LIMIT_S = 1.0  # what an attempt gets even where the deadline is nearer
+_TOKENS_PER_LIMIT = 200_000  # an input of this many tokens doubles the first-content limit (R35)
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """Reserve `target` and call it; attempt `number` counts from 1. Answer with its Failure, with None where it could
+    not be reserved; after success stop (close the generator)."""
+
+    target: Target
+    number: int
+    limits: Timeouts
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Wait `seconds`, ended early by the client's leaving or a stop, then ask for the next step. `target` is the one
+    waited for."""
+
+    seconds: float
+    target: Target
+
+
+Step = Try | Wait
+
+
+@dataclass(slots=True)
+class _Again:
+    """A target that may be tried once more, and when."""
+
+    target: Target
+    ready_at: float
+    in_place: bool
+
+
+def plan(
+    route: Route,
+    settings: FailoverSettings,
+    *,
+    clock: Callable[[], float],
+    rng: random.Random,
+    deadline: float,
+    budget: RetryBudget,
+    thinking: bool = False,
+    input_tokens: int = 0,
+) -> Generator[Try | Wait, Failure | None, None]:
+    """The steps of one request until it succeeds (the caller closes the generator) or nothing is left (it returns).
+
+    After a Try send its Failure, or None where the target could not be reserved; after a Wait send None. `deadline`
+    is absolute, on `clock`. Limits of an attempt end at the deadline and grow with the input and with `thinking`.
+    """
+    left = list(route.targets)
+    again: list[_Again] = []
+    busy: list[Target] = []
+    busy_until = clock() + _BUSY_FOR_S
+    most = 1 + max(0, settings.max_retries) if settings.enabled and not route.panic else 1
+    attempts, waits, cost = 0, 0, RetryBudget.COST
+    if route.panic and left and route.wait_s > 0:
+        seconds = min(route.wait_s, _jitter(settings, 0, rng))
+        if seconds > 0:
+            yield Wait(seconds, left[0])
+    while attempts < most and clock() < deadline:
+        same = _pick_again(again, left, attempts_left=most - attempts)
+        if same is not None:
+            again.remove(same)
+            target, seconds = same.target, same.ready_at - clock()
+        elif left:
+            target, seconds = left.pop(0), 0.0
+        elif busy and clock() < busy_until:
+            left, busy = busy, []
+            seconds = min(_BUSY_STEP_S * rng.uniform(0.5, 1.0), deadline - clock())
+            if seconds > 0:
+                yield Wait(seconds, left[0])
+            continue
+        else:
+            return
+        if seconds > 0 and clock() + seconds >= deadline:
+            return
+        paid = attempts > 0
+        if paid and not budget.take(cost, same_target=same is not None):
+            return
+        failed = False  # what did not fail, or was never made, is refunded: also when the caller closes us
+        try:
+            if seconds > 0:
+                yield Wait(seconds, target)
+            limits = _limits(target.provider.timeouts, deadline - clock(), thinking, input_tokens)
+            failure = yield Try(target, attempts + 1, limits)
+            failed = failure is not None
+        finally:
+            if paid:
+                budget.end(cost, same_target=same is not None, failed=failed)
+        if failure is None:
+            if same is None:
+                busy.append(target)
+            continue
+        attempts += 1
+        policy = POLICY[failure.kind]
+        if not policy.onward:
+            return
+        cost = RetryBudget.TIMEOUT_COST if failure.kind in TIMEOUTS else RetryBudget.COST
+        left, busy = (
+            _onward(policy.onward, left, target, failure),
+            _onward(policy.onward, busy, target, failure),
+        )
+        again = [entry for entry in again if _onward(policy.onward, [entry.target], target, failure)]
+        in_place = policy.again == "first" and (same is None or not same.in_place)
+        if policy.again and failure.should_retry is not False:
+            wait = _jitter(settings, waits, rng)
+            if failure.retry_after_s is not None:
+                wait = max(wait, failure.retry_after_s)
+            if wait <= _BACKOFF_LONGEST_S:  # a longer one is the client's to wait, who is told how long
+                again.append(_Again(target, clock() + wait, in_place and wait <= _IN_PLACE_LONGEST_S))
+                waits += 1
+
+
+def _pick_again(again: list[_Again], left: list[Target], attempts_left: int) -> _Again | None:
+    """The target to try once more now: the one just overloaded, if another attempt remains for the others; else, when
+    no other is left, the one that is ready first."""
+    if not again:
+        return None
+    if not left:
+        return min(again, key=lambda entry: entry.ready_at)
+    last = again[-1]
+    return last if last.in_place and attempts_left >= 2 else None
+
+
+def _onward(onward: str, left: list[Target], failed: Target, failure: Failure) -> list[Target]:
+    """The other targets in the order in which they should be tried after this failure; some may drop out."""
+    if onward == "window":
+        _, maximum = overflow_numbers(text_of(failure.error), failure.error.body)
+        window = max(maximum or 0, failed.facts.window)
+        return [target for target in left if target.facts.window > window]
+    name = failed.provider.name
+    if onward == "model":
+        return [target for target in left if target.provider.name != name or target.model != failed.model]
+    if onward == "key":
+        return sorted(left, key=lambda target: target.provider.name != name)
+    return sorted(left, key=lambda target: target.provider.name == name)
+
+
+def _jitter(settings: FailoverSettings, n: int, rng: random.Random) -> float:
+    """Full jitter: between nothing and the doubled back-off."""
+    return rng.uniform(0.0, min(_BACKOFF_LONGEST_S, settings.backoff_ms / 1000 * 2.0 ** min(n, 16)))
+
+
+def _limits(timeouts: Timeouts, remaining_s: float, thinking: bool, input_tokens: int) -> Timeouts:
+    content_s = timeouts.first_content_thinking_s if thinking else timeouts.first_content_s
+    content_s = max(content_s, timeouts.first_content_s)
+    longest = max(_LEAST_LIMIT_S, remaining_s)
+    content_s *= 1 + max(0, input_tokens) / _TOKENS_PER_LIMIT
+    return replace(
+        timeouts,
+        connect_s=min(timeouts.connect_s, longest),
+        header_s=min(timeouts.header_s, longest),
+        first_content_s=min(content_s, longest),
+        first_content_thinking_s=min(content_s, longest),
+    )

@@ -1,0 +1,208 @@
+"""The order in which equal targets are tried: one function per strategy, found in one table.
+
+A strategy sees rivals (endpoints that could all serve this request now) and returns all of them, best first: what
+comes after the first is the order of failover. Health, capability, pins, the primary and affinity are the router's
+business, before and after. The caller holds the router's lock while a strategy runs; `Turns` is the only state.
+With `turns=None` nothing is counted: the request takes no turn (its session is bound, or it is a probe).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+from ccm.model import ModelFacts
+
+EXPECTED_OUTPUT_TOKENS = 1000
+
+
+@dataclass(slots=True)
+class Rival:
+    """One endpoint as a strategy sees it. `index` is its place in the configuration, `price_usd` the expected price
+    of this request (None = unknown), `latency_s` its time to first content (None = never measured)."""
+
+    id: str
+    provider: str
+    index: int
+    priority: int = 100
+    weight: int = 1
+    in_flight: int = 0
+    latency_s: float | None = None
+    price_usd: float | None = None
+
+
+@dataclass(slots=True)
+class Turns:
+    """Whose turn it is, for one model: current weights of smooth weighted round-robin, by endpoint id."""
+
+    current: dict[str, float] = field(default_factory=dict)
+
+
+class TurnTable:
+    """Turns per model asked for: were they shared, a client that alternates between two models would send all of one
+    to the first endpoint and all of the other to the second. Bounded."""
+
+    __slots__ = ("_most", "_table")
+
+    def __init__(self, most: int = 256) -> None:
+        self._table: OrderedDict[str, Turns] = OrderedDict()
+        self._most = most
+
+    def of(self, model: str) -> Turns:
+        turns = self._table.get(model)
+        if turns is None:
+            turns = self._table[model] = Turns()
+            if len(self._table) > self._most:
+                self._table.popitem(last=False)
+        self._table.move_to_end(model)
+        return turns
+
+
+Strategy = Callable[[Sequence[Rival], "Turns | None", random.Random], list[Rival]]
+
+
+def priority(rivals: Sequence[Rival], turns: Turns | None, rng: random.Random) -> list[Rival]:
+    """The lowest priority number first, then the order of the file."""
+    return sorted(rivals, key=_place)
+
+
+def weighted(rivals: Sequence[Rival], turns: Turns | None, rng: random.Random) -> list[Rival]:
+    """Smooth weighted round-robin: 5:3:2 comes out exactly within every ten picks, evenly interleaved.
+
+    A weight is the provider's: its keys share it equally. Weight 0 is only used when nothing else is there.
+    """
+    return _take_turns(rivals, turns, {rival.provider: max(0, rival.weight) for rival in rivals})
+
+
+def round_robin(rivals: Sequence[Rival], turns: Turns | None, rng: random.Random) -> list[Rival]:
+    """Providers in turn, and each provider's keys in turn."""
+    return _take_turns(rivals, turns, {rival.provider: 1 for rival in rivals})
+
+
+def latency(rivals: Sequence[Rival], turns: Turns | None, rng: random.Random) -> list[Rival]:
+    """Two at random, the better of them first; better is the lower time to first content x (in flight + 1).
+
+    What was never measured counts as the median of the others, so that it gets its chance without a rush.
+    """
+    known = [rival.latency_s for rival in rivals if rival.latency_s is not None]
+    middle = median(known) if known else 1.0
+
+    def cost(rival: Rival) -> tuple[float, int, int]:
+        seconds = middle if rival.latency_s is None else rival.latency_s
+        return seconds * (rival.in_flight + 1), rival.priority, rival.index
+
+    if len(rivals) < 2:
+        return list(rivals)
+    first, second = rng.sample(list(rivals), 2)
+    winner = min(first, second, key=cost) if cost(first)[0] != cost(second)[0] else first
+    return [winner, *sorted((rival for rival in rivals if rival is not winner), key=cost)]
+
+
+def cost(rivals: Sequence[Rival], turns: Turns | None, rng: random.Random) -> list[Rival]:
+    """The lowest expected price of this request first; unknown prices last, in order of priority."""
+    return sorted(rivals, key=lambda rival: (_or_last(rival.price_usd), rival.in_flight, *_place(rival)))
+
+
+def least_busy(rivals: Sequence[Rival], turns: Turns | None, rng: random.Random) -> list[Rival]:
+    """The fewest requests in flight for its weight first."""
+    return sorted(rivals, key=lambda rival: (rival.in_flight / max(1, rival.weight), *_place(rival)))
+
+
+TABLE: Mapping[str, Strategy] = {
+    "priority": priority,
+    "round-robin": round_robin,
+    "weighted": weighted,
+    "latency": latency,
+    "cost": cost,
+    "least-busy": least_busy,
+}
+
+
+def _place(rival: Rival) -> tuple[int, int]:
+    return rival.priority, rival.index
+
+
+def _or_last(value: float | None) -> float:
+    return math.inf if value is None else value
+
+
+def _take_turns(rivals: Sequence[Rival], turns: Turns | None, weights: Mapping[str, int]) -> list[Rival]:
+    """Smooth weighted round-robin (nginx's): everyone gains its weight, the richest pays the total and goes first."""
+    if turns is None:
+        return sorted(rivals, key=lambda rival: (weights[rival.provider] == 0, *_place(rival)))
+    keys: dict[str, int] = {}
+    for rival in rivals:
+        keys[rival.provider] = keys.get(rival.provider, 0) + 1
+    current = turns.current
+    total, winner, richest = 0.0, None, -math.inf
+    for rival in rivals:
+        share = weights[rival.provider] / keys[rival.provider]
+        if share <= 0:
+            continue
+        total += share
+        now = current[rival.id] = current.get(rival.id, 0.0) + share
+        if now > richest + 1e-9:  # thirds do not add up exactly; a tie goes to the earlier one
+            winner, richest = rival, now
+    if winner is None:
+        return sorted(rivals, key=_place)
+    current[winner.id] -= total
+    if len(current) > 4 * len(rivals) + 64:  # endpoints that went with old configurations
+        turns.current = {rival.id: current.get(rival.id, 0.0) for rival in rivals}
+
+    def rest(rival: Rival) -> tuple[bool, float, int, int]:
+        return weights[rival.provider] == 0, -current.get(rival.id, 0.0), *_place(rival)
+
+    return [winner, *sorted((rival for rival in rivals if rival is not winner), key=rest)]
+
+
+def expected_price(
+    facts: ModelFacts, input_tokens: int, output_tokens: int = EXPECTED_OUTPUT_TOKENS
+) -> float | None:
+    """USD for a request of this size at list prices, or None where either price is unknown (never taken for free)."""
+    price = facts.price
+    per_input, per_output = price.input, price.output
+    for above, more_input, more_output in price.above:
+        if input_tokens > above:
+            per_input, per_output = more_input, more_output
+    if per_input is None or per_output is None:
+        return None
+    return (per_input * input_tokens + per_output * output_tokens) / 1e6
+
+
+class PeakEwma:
+    """A moving average that believes bad news at once and good news gradually (Finagle's peak EWMA).
+
+    A sample above the average replaces it; one below is blended in by its age (10 s). An old average fades towards
+    the others' median within minutes, so that a target that was slow once is measured again.
+    """
+
+    __slots__ = ("_at", "_value")
+    TAU_S = 10.0
+    FADE_S = 120.0
+
+    def __init__(self) -> None:
+        self._value: float | None = None
+        self._at = 0.0
+
+    def add(self, sample: float, now: float) -> None:
+        if self._value is None or sample >= self._value:
+            self._value = sample
+        else:
+            kept = math.exp(-max(0.0, now - self._at) / self.TAU_S)
+            self._value = self._value * kept + sample * (1 - kept)
+        self._at = now
+
+    def value(self) -> float | None:
+        """As last measured; None before the first sample."""
+        return self._value
+
+    def faded(self, now: float, middle: float) -> float | None:
+        """The value moved towards `middle` by its age."""
+        if self._value is None:
+            return None
+        kept = math.exp(-max(0.0, now - self._at) / self.FADE_S)
+        return middle + (self._value - middle) * kept

@@ -1,0 +1,128 @@
+"""The read models: one word per provider, failures in words, and nothing secret in them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ccm.control import status
+from ccm.messages.tokens import Usage
+from ccm.observe.record import Attempt, RequestRecord
+
+
+def by_name(core) -> dict:
+    return {row["name"]: row for row in status.providers(core)}
+
+
+def test_status_at_a_glance(fake_core) -> None:
+    fake_core.router.primary = "openai"
+    seen = status.read(fake_core, clock=lambda: 160.0)
+    assert (seen["version"], seen["uptime_s"], seen["health"]) == ("1.0.0", 60.0, "ok")
+    assert (seen["primary"], seen["strategy"], seen["generation"]) == ("openai", "priority", 3)
+    assert [row["name"] for row in seen["providers"]] == ["anthropic", "openai", "groq", "old"]
+    assert [row["primary"] for row in seen["providers"]] == [False, True, False, False]
+    assert "sk-canary" not in json.dumps(seen)
+
+
+@pytest.mark.parametrize(
+    ("row", "state"),
+    [
+        ({"state": "closed"}, "ready"),
+        ({}, "ready"),
+        ({"state": "half-open"}, "recovering"),
+        ({"state": "open", "cooldown_s": 12.34, "reason": "5 failures in a row"}, "open"),
+        ({"state": "closed", "cooldown_s": 5}, "cooling"),
+        ({"state": "closed", "draining": True}, "draining"),
+        ({"state": "closed", "enabled": False}, "disabled"),
+        ({"state": "something new"}, "cooling"),
+        ({"state": "ready", "reason": "cooling: model x"}, "ready"),
+        ({"state": "key rejected", "reason": "401", "cooldown_s": float("inf")}, "key rejected"),
+    ],
+)
+def test_one_word_per_provider(fake_core, row: dict, state: str) -> None:
+    fake_core.router.rows = [{"id": "openai", "provider": "openai", **row}]
+    found = by_name(fake_core)["openai"]
+    assert found["state"] == state
+    assert found["reason"] == row.get("reason", "")
+    wait = row.get("cooldown_s", 0)
+    assert found["cooldown_s"] == (0 if wait == float("inf") else round(wait, 1))
+    json.dumps(found, allow_nan=False)
+
+
+def test_a_provider_is_as_good_as_its_best_key(fake_core) -> None:
+    fake_core.router.rows = [
+        {"id": "openai", "provider": "openai", "state": "open", "in_flight": 2},
+        {"id": "openai#2", "provider": "openai", "state": "closed", "in_flight": 3},
+    ]
+    found = by_name(fake_core)["openai"]
+    assert (found["state"], found["in_flight"], found["reason"]) == ("ready", 5, "openai: open")
+
+
+def test_why_a_provider_is_out(fake_core) -> None:
+    found = by_name(fake_core)
+    assert (found["groq"]["state"], found["groq"]["reason"]) == (
+        "no key",
+        "environment variable GROQ_API_KEY is not set",
+    )
+    assert found["old"]["state"] == "disabled" and "configuration" in found["old"]["reason"]
+    fake_core.state.set_disabled("openai", True)
+    assert (by_name(fake_core)["openai"]["state"], by_name(fake_core)["openai"]["reason"]) == (
+        "disabled",
+        "switched off",
+    )
+
+
+def test_health(fake_core) -> None:
+    assert status.health(fake_core)["usable_providers"] == 2
+    fake_core.router.rows = [{"id": "openai", "provider": "openai", "state": "open"}]
+    assert status.health(fake_core)["status"] == "degraded"
+    fake_core.stopping = True
+    assert status.health(fake_core)["status"] == "stopping"
+
+
+def record(number: int, ending: str) -> RequestRecord:
+    return RequestRecord(
+        id=f"r{number}",
+        at=number,
+        asked_model="claude-opus-5-5",
+        status=503,
+        ending=ending,
+        provider="openai",
+        model="gpt-5.2",
+        attempts=[Attempt("anthropic", "m", "529", 0.1), Attempt("openai", "m", "connect", 0.2)],
+        usage=Usage(output=7),
+        first_content_s=0.3,
+        error="nobody answered",
+    )
+
+
+def test_failures_in_words_youngest_first(fake_core) -> None:
+    for number in range(10):
+        fake_core.recent.append(record(number, "failed" if number % 2 else "complete"))
+    found = status.failures(fake_core)
+    assert [failure["id"] for failure in found] == ["r9", "r7", "r5", "r3", "r1"]
+    assert found[0]["text"] == (
+        "claude-opus-5-5: every provider that was tried failed (anthropic 529, openai connect): nobody answered"
+    )
+
+
+def test_requests_are_limited_and_complete(fake_core) -> None:
+    for number in range(10):
+        fake_core.recent.append(record(number, "complete"))
+        fake_core.metrics.observe(record(number, "complete"))
+    rows = status.requests(fake_core, 3)
+    assert [row["id"] for row in rows] == ["r9", "r8", "r7"]
+    assert rows[0]["attempts"][1] == {
+        "endpoint": "openai", "model": "m", "result": "connect", "seconds": 0.2, "error": ""
+    }  # fmt: skip
+    assert status.requests(fake_core, 0) == []
+    assert by_name(fake_core)["openai"]["requests"] == 10
+    assert by_name(fake_core)["anthropic"]["requests"] == 0
+
+
+def test_gauges(fake_core) -> None:
+    text = fake_core.metrics.prometheus(status.gauges(fake_core, clock=lambda: 101.5))
+    assert "ccm_uptime_seconds 1.5\n" in text
+    assert 'ccm_provider_usable{provider="openai"} 1\n' in text
+    assert 'ccm_provider_usable{provider="groq"} 0\n' in text
