@@ -6,7 +6,6 @@ nothing else, asks no provider, and notes faults on the `Reading` instead of sto
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,8 +78,7 @@ def build(reading: Reading, origin: Origin, book: ModelBook) -> Snapshot:
         "demo": origin.demo,
     }
     reading.raise_all()
-    known = {field.name for field in dataclasses.fields(Snapshot)}
-    return Snapshot(**{name: value for name, value in fields.items() if name in known})
+    return Snapshot(**fields)
 
 
 def _listen(reading: Reading, origin: Origin) -> urls.Listen:

@@ -67,6 +67,8 @@ def build_provider(reading: Reading, name: str, around: Surroundings) -> Built |
     options = _options(reading, at, row, endpoint, around)
     base_url = _base_url(reading, at, row, endpoint, options, around)
     keys, missing = _keys(reading, at, row, endpoint, around)
+    if missing and urls.is_local(base_url):
+        keys, missing = _without_own_token(reading, keys, missing)
     models = _models(reading, at, row, around)
     provider = Provider(
         name=name,
@@ -288,6 +290,18 @@ def _keys(
         keys = (_default_key(row, endpoint, auth, around),)
     missing = [(where, key.problem, _fix(key, ways)) for key in keys if key.problem]
     return keys, tuple(missing)
+
+
+def _without_own_token(
+    reading: Reading, keys: tuple[KeySource, ...], missing: tuple[Place, ...]
+) -> tuple[tuple[KeySource, ...], tuple[Place, ...]]:
+    """A server on this machine mostly wants no key: where its variable holds only ccm's own token, which is never sent
+    to a provider, it is called without one, and that is said."""
+    if not all(secrets.OWN_TOKEN_TEXT in problem for _, problem, _ in missing) or len(missing) != len(keys):
+        return keys, missing
+    for where, problem, fix in missing:
+        reading.warn(where, f"{problem}: this local provider is called without a key", fix)
+    return (KeySource("none", ""),), ()
 
 
 def _named_keys(way: str, value: Any, around: Surroundings) -> tuple[KeySource, ...]:

@@ -113,7 +113,7 @@ KEYS: tuple[Key, ...] = (
     Key(("load_balancing", "strategy"), "text", "priority", ", ".join(STRATEGIES), checks.strategy),
     Key(("models", "*"), "model map", None, "model name or glob -> model, or provider -> model", checks.model),
     Key(("logging", "level"), "text", "info", "as [proxy] log_level", checks.one_of(*LOG_LEVELS)),
-    Key(("logging", "format"), "text", "text", "text or json", checks.one_of(*LOG_FORMATS)),
+    Key(("logging", "format"), "text", "", "text (default) or json", checks.one_of(*LOG_FORMATS)),
     Key(("logging", "file"), "text", "", "file instead of standard error", checks.filled),
     Key(("catalog", "models_file"), "text", "", "file of model facts and prices that overrule the catalogue's", checks.filled),
 )

@@ -255,6 +255,12 @@ def _ip(host: str) -> Address | None:
         return None
 
 
+def is_local(url: str) -> bool:
+    """Whether this base URL stays on this machine."""
+    host = urlsplit(url).hostname or ""
+    return _is_loopback(host, _ip(host))
+
+
 def _is_loopback(host: str, address: Address | None) -> bool:
     if address is None:
         return host == "localhost" or host.endswith(".localhost")

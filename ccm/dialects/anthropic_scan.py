@@ -57,7 +57,7 @@ class Scanner:
             self.open_block is not None
             and self.content
             and payload.startswith(_DELTA_START)
-            and payload.find(b"\n\n") == len(payload) - 2
+            and payload.find(b"}\n\n") == len(payload) - 3
             and self.error is None
         ):
             return len(payload)  # one ordinary delta, the most frequent case by far
@@ -73,8 +73,9 @@ class Scanner:
         region = b"\n" + payload[:end]
         if self.content and b"\r" not in region:
             others = _OTHER.findall(region)
-            # every data line belongs to a delta or to one of the others: nothing was overlooked
-            if len(others) + region.count(_DELTA) == region.count(b"\ndata:"):
+            events = len(others) + region.count(_DELTA)
+            # every data line belongs to a delta or to one of the others, and ends as an object: nothing was overlooked
+            if events == region.count(b"\ndata:") == region.count(b"}\n\n"):
                 for name, data in others:
                     if not self._event(Frame(name.decode(), data)):
                         return region.index(b"\nevent: error\n")
@@ -133,7 +134,13 @@ class Scanner:
             else:
                 self._take(str(kind), event)
         except (ValueError, KeyError, TypeError, AttributeError):
-            self.irregular = True  # no JSON object, or without a field that every event of its kind has
+            # no JSON object, or without a field that every event of its kind has
+            self.irregular = True
+            if self.content:  # too late for the decoder: an honest end
+                self.error = ProviderError(
+                    502, "api_error", "the provider's stream holds an event that is not one"
+                )
+                return False
         return True
 
     def _take(self, kind: str, event: dict[str, Any]) -> None:

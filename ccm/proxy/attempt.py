@@ -7,6 +7,7 @@ failures leave as UpstreamError; a client that leaves as ClientGone. The call is
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -30,6 +31,10 @@ from ccm.wire.headers import relayed
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 1024 * 1024
 MAX_HELD_BYTES = 1024 * 1024  # of a stream before its first content
+_MAX_TOKENS = re.compile(rb'"max_(?:completion_|output_)?tokens"\s*:\s*([0-9]{1,7})')
+_TOKENS_PER_LIMIT = (
+    2000  # a whole answer may take header_s for its start, and as much again for every so many tokens
+)
 _USER_AGENT = "claude-code-mux"
 
 
@@ -176,6 +181,8 @@ def attempt(
     sent = _encode(want, target, new_id)
     now = time.monotonic()
     # Without streaming a provider sends its head only when the whole answer is ready.
+    if not want.stream:
+        deadline = min(deadline, now + limits.header_s * (1 + _asked_tokens(want.raw) / _TOKENS_PER_LIMIT))
     head_deadline = min(deadline, now + limits.header_s) if want.stream else deadline
     call = send(via, target, sent.encoded, sent.body, watch, head_deadline, want.stream)
     refuse_bad_status(call, sent.dialect, min(deadline, time.monotonic() + limits.header_s))
@@ -192,6 +199,12 @@ def attempt(
         call.close()
         raise
     return answer
+
+
+def _asked_tokens(raw: bytes) -> int:
+    """How long the answer may become: `max_tokens` by its last occurrence, without parsing; 0 when unknown."""
+    match = _MAX_TOKENS.match(raw, max(0, raw.rfind(b'"max_')))
+    return int(match[1]) if match is not None else 0
 
 
 def _is_stream(call: Call, first: bytes) -> bool:

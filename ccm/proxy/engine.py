@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 from collections.abc import Callable
 
 from ccm.catalog.models import ModelBook
@@ -48,11 +49,23 @@ class Engine:
         self.stopping = threading.Event()
         self._lock = threading.Lock()
         self._waiting = 0
+        self._uncounted: dict[str, float] = {}  # target id -> until when it is known to have no count_tokens
 
     @property
     def in_flight(self) -> int:
         """Requests being answered: those before their first content, and streams."""
         return self._waiting + self.pump.streams
+
+    def counts(self, target_id: str) -> bool:
+        """Whether this target may have a count_tokens endpoint: no 404 in the last ten minutes."""
+        return self._uncounted.get(target_id, 0.0) <= time.monotonic()
+
+    def cannot_count(self, target_id: str) -> None:
+        """The target answered that it has no such endpoint (R45)."""
+        with self._lock:
+            if len(self._uncounted) >= 1024:
+                self._uncounted.clear()
+            self._uncounted[target_id] = time.monotonic() + 600.0
 
     def enter(self, limit: int) -> bool:
         """Counts a request in; False at the limit of requests that still wait for their answer."""

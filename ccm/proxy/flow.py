@@ -6,6 +6,7 @@ worker, or the pump for a stream) calls `_account` exactly once.
 
 from __future__ import annotations
 
+import re
 import time
 import zlib
 from collections.abc import Mapping
@@ -28,6 +29,8 @@ from ccm.wire.headers import safe_value
 
 CLIENT_TIMEOUT_S = 600.0  # what Claude Code and the SDKs wait by default, when they do not say
 _MARGIN_S = 5.0  # our answer must arrive before the client gives up
+# What differs between a turn and its repetition without streaming.
+_NOISE = re.compile(rb'"(?:stream|max_tokens)"\s*:\s*\w+\s*,?\s*')
 
 
 class Flow:
@@ -111,7 +114,9 @@ class Flow:
             body=self.body,
             raw=self.raw,
         )
-        ask.body_key = self._body_key = zlib.crc32(ask.session().encode() or self.raw[64:2048])
+        ask.body_key = self._body_key = zlib.crc32(
+            ask.session().encode() or _NOISE.sub(b"", self.raw[:2048]).rstrip(b", }")
+        )
         route = self.engine.router.route(ask, self.snapshot, self.engine.book.find)
         record.session, record.request_class = route.session, route.request_class
         record.route = route.reason

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ccm.dialects.table import DIALECTS
-from ccm.errors import CcmError, ClientGone, Refusal
+from ccm.errors import CcmError, ClientGone, Refusal, UpstreamError
 from ccm.messages.estimate import estimate
 from ccm.messages.events import render
 from ccm.model import TIERS, Outcome, Snapshot, Target
@@ -67,7 +67,7 @@ def _ask_provider(
     """The provider's count; None where it has no such endpoint, or none that answers now."""
     dialect = DIALECTS[target.provider.dialect]
     want = Wanted(raw, lambda: body, body["model"], False, headers, "", render)
-    ticket = engine.router.reserve(target)
+    ticket = engine.router.reserve(target) if engine.counts(target.id) else None
     if ticket is None:
         return None
     try:
@@ -87,6 +87,10 @@ def _ask_provider(
         return dialect.decode_count(json.loads(answer))
     except ClientGone:
         raise
+    except UpstreamError as error:
+        if error.error.status in (404, 405, 501):
+            engine.cannot_count(target.id)
+        return None
     except (CcmError, ValueError, KeyError, TypeError):
         return None  # an estimate serves the client better than an error it cannot act on
     finally:

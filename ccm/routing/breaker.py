@@ -81,9 +81,9 @@ class Breaker:
     def closed(self) -> bool:
         return self._state is State.CLOSED
 
-    def marked(self, now: float) -> bool:
-        """Whether it is closed only because nobody else could take over."""
-        return (self._in_a_row > 0 or self._failed > 0) and self._state is State.CLOSED and self._tripped(now)
+    def marked(self) -> bool:
+        """Whether it fails every time, and is closed only because nobody else could take over."""
+        return self._state is State.CLOSED and self._in_a_row >= IN_A_ROW
 
     def permit(self, now: float, *, force: bool = False) -> int | None:
         """A permit for one attempt, or None. With `force` always a permit."""

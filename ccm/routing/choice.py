@@ -136,8 +136,8 @@ def reason_for(first: Runner, bound: str | None, primary: str | None, strategy: 
 def least_bad(runners: Sequence[Runner], now: float) -> tuple[list[Runner], str, bool]:
     """Whom to try when nobody is ready: (runners, why, whether that is a panic).
 
-    A draining target that is well serves as if nothing were; else the panic rule gives the least bad one its chance.
-    Raises Refusal 503 when all are switched off.
+    A draining target that is well serves as if nothing were; else the panic rule gives the least bad one its chance,
+    and after it those that are alive and only cooling. Raises Refusal 503 when all are switched off.
     """
     usable = [runner for runner in runners if runner.row.enabled]
     if not usable:
@@ -147,8 +147,10 @@ def least_bad(runners: Sequence[Runner], now: float) -> tuple[list[Runner], str,
     drained = [r for r in usable if r.row.draining and r.row.ready_but_draining(r.model, now)]
     if drained:
         return drained, "draining, but no other is left", False
-    least = min(usable, key=lambda r: (r.row.badness(r.model, now), r.candidate.stand_in, r.candidate.index))
-    return [least], f"panic: {least.why_not(now)}", True
+    usable.sort(key=lambda r: (r.row.badness(r.model, now), r.candidate.stand_in, r.candidate.index))
+    least, *others = usable
+    others = [runner for runner in others if runner.row.resting(runner.model, now, told=True)]
+    return [least, *others], f"panic: {least.why_not(now)}", True
 
 
 def _by_strategy(ready: list[Runner], at: Circumstances, turns: strategies.Turns | None) -> list[Runner]:

@@ -9,7 +9,7 @@ so every course of events is a plain test. The rules (DESIGN 6, RELIABILITY 3.2)
   again, after a full-jitter wait that doubles;
 - an overflow goes to larger windows only, a caller's fault nowhere;
 - what was only busy (its in-flight limit) is asked again for up to ten seconds before giving up;
-- in panic (every candidate is open or cooling) the least bad one gets one attempt;
+- in panic (every candidate is open or cooling) nobody is asked twice;
 - every further attempt is paid for out of the retry budget; the first never is.
 """
 
@@ -84,7 +84,7 @@ def plan(
     again: list[_Again] = []
     busy: list[Target] = []
     busy_until = clock() + _BUSY_FOR_S
-    most = 1 + max(0, settings.max_retries) if settings.enabled and not route.panic else 1
+    most = 1 + max(0, settings.max_retries) if settings.enabled else 1
     attempts, waits, cost = 0, 0, RetryBudget.COST
     if route.panic and left and route.wait_s > 0:
         seconds = min(route.wait_s, _jitter(settings, 0, rng))
@@ -135,7 +135,7 @@ def plan(
         )
         again = [entry for entry in again if _onward(policy.onward, [entry.target], target, failure)]
         in_place = policy.again == "first" and (same is None or not same.in_place)
-        if policy.again and failure.should_retry is not False:
+        if policy.again and failure.should_retry is not False and not route.panic:
             wait = _jitter(settings, waits, rng)
             if failure.retry_after_s is not None:
                 wait = max(wait, failure.retry_after_s)

@@ -297,8 +297,6 @@ class Router:
             row = self._row(candidate.endpoint)
             runners.append(Runner(candidate, row, row.model(candidate.model, now)))
         ready = [runner for runner in runners if runner.ready(now)]
-        if len(ready) < len(runners):
-            excluded += [(r.row.endpoint.id, r.why_not(now)) for r in runners if r not in ready]
         quiet = request_class in QUIET_CLASSES
         key = (session, ask.model) if session else None
         panic, wait_s = False, 0.0
@@ -309,7 +307,7 @@ class Router:
                 first = ready[0]
                 reason = reason_for(first, bound, primary, strategy)
                 # marked: it would be out, were there another
-                panic = first.row.breaker.marked(now) or first.model.breaker.marked(now)
+                panic = first.row.breaker.marked() or first.model.breaker.marked()
             else:
                 key_of_body = ask.body_key
                 at = Circumstances(
@@ -326,11 +324,18 @@ class Router:
                 )
                 ready, reason = order(ready, at)
             reason = slate.pinned or reason
+            if len(ready) < len(
+                runners
+            ):  # the last resort: what cools down for a time that only we have guessed
+                ready = [
+                    *ready,
+                    *(r for r in runners if r not in ready and r.row.resting(r.model, now, told=False)),
+                ]
         else:
             ready, reason, panic = least_bad(runners, now)
             wait_s = ready[0].row.remaining_s(ready[0].model, now)
-            tried = {runner.row.endpoint.id for runner in ready}
-            excluded = [(id, why) for id, why in excluded if id not in tried]
+        if len(ready) < len(runners):
+            excluded += [(r.row.endpoint.id, r.why_not(now)) for r in runners if r not in ready]
         trip = Trip(None if quiet else key, quiet, panic, runners)
         targets = tuple([routed(runner, trip) for runner in ready])
         return Route(targets, request_class, session, strategy, reason, tuple(excluded), panic, wait_s)

@@ -37,9 +37,11 @@ class Rival:
 
 @dataclass(slots=True)
 class Turns:
-    """Whose turn it is, for one model: current weights of smooth weighted round-robin, by endpoint id."""
+    """Whose turn it is, for one model: current weights of smooth weighted round-robin, by provider name, and by
+    endpoint id among the keys of one provider."""
 
-    current: dict[str, float] = field(default_factory=dict)
+    providers: dict[str, int] = field(default_factory=dict)
+    keys: dict[str, int] = field(default_factory=dict)
 
 
 class TurnTable:
@@ -131,32 +133,39 @@ def _or_last(value: float | None) -> float:
 
 
 def _take_turns(rivals: Sequence[Rival], turns: Turns | None, weights: Mapping[str, int]) -> list[Rival]:
-    """Smooth weighted round-robin (nginx's): everyone gains its weight, the richest pays the total and goes first."""
+    """A provider by its weight, then one of its keys in turn; the others follow, nearest to their turn first."""
     if turns is None:
         return sorted(rivals, key=lambda rival: (weights[rival.provider] == 0, *_place(rival)))
-    keys: dict[str, int] = {}
-    for rival in rivals:
-        keys[rival.provider] = keys.get(rival.provider, 0) + 1
-    current = turns.current
-    total, winner, richest = 0.0, None, -math.inf
-    for rival in rivals:
-        share = weights[rival.provider] / keys[rival.provider]
-        if share <= 0:
-            continue
-        total += share
-        now = current[rival.id] = current.get(rival.id, 0.0) + share
-        if now > richest + 1e-9:  # thirds do not add up exactly; a tie goes to the earlier one
-            winner, richest = rival, now
-    if winner is None:
+    weighty = {rival.provider: weights[rival.provider] for rival in rivals if weights[rival.provider] > 0}
+    if not weighty:
         return sorted(rivals, key=_place)
-    current[winner.id] -= total
-    if len(current) > 4 * len(rivals) + 64:  # endpoints that went with old configurations
-        turns.current = {rival.id: current.get(rival.id, 0.0) for rival in rivals}
+    provider = _smooth(turns.providers, weighty)
+    keys = [rival for rival in rivals if rival.provider == provider]
+    winner = keys[0]
+    if len(keys) > 1:
+        id = _smooth(turns.keys, {rival.id: 1 for rival in keys})
+        winner = next(rival for rival in keys if rival.id == id)
 
-    def rest(rival: Rival) -> tuple[bool, float, int, int]:
-        return weights[rival.provider] == 0, -current.get(rival.id, 0.0), *_place(rival)
+    def rest(rival: Rival) -> tuple[bool, int, int, int, int]:
+        nearest = -turns.providers.get(rival.provider, 0), -turns.keys.get(rival.id, 0)
+        return weights[rival.provider] == 0, *nearest, *_place(rival)
 
     return [winner, *sorted((rival for rival in rivals if rival is not winner), key=rest)]
+
+
+def _smooth(current: dict[str, int], weights: Mapping[str, int]) -> str:
+    """One step of nginx's smooth weighted round-robin: everyone gains its weight, the richest (of equals the first)
+    pays the total and is picked. Who is not there neither gains nor pays."""
+    if len(current) > 4 * len(weights) + 64:  # names that went with old configurations
+        for name in [name for name in current if name not in weights]:
+            del current[name]
+    picked = ""
+    for name, weight in weights.items():
+        current[name] = current.get(name, 0) + weight
+        if not picked or current[name] > current[picked]:
+            picked = name
+    current[picked] -= sum(weights.values())
+    return picked
 
 
 def expected_price(

@@ -68,7 +68,10 @@ _SAYS_NO_ACCESS = re.compile(
 _PHRASES: tuple[tuple[frozenset[int], re.Pattern[str], K], ...] = (
     (
         frozenset({0, 200, 400, 402, 403, 422, 500}),
-        re.compile(r"safety system|content management policy|content filter|usage polic(?:y|ies) viol", re.I),
+        re.compile(
+            r"safety system|content management policy|content filter|usage polic(?:y|ies) viol|input was flagged",
+            re.I,
+        ),
         K.REFUSED,
     ),
     (frozenset({0, 200, 400, 413, 422, 500, 503}), _SAYS_OVERFLOW, K.CONTEXT_TOO_LONG),
@@ -109,7 +112,7 @@ _PHRASES: tuple[tuple[frozenset[int], re.Pattern[str], K], ...] = (
     ),
 )
 _SAYS_QUOTA = re.compile(
-    r"credit balance is too low|insufficient (?:credit|balance|funds|quota)|more credits|out of credits|spend(?:ing)? limit"
+    r"credit balance is too low|have any credits|insufficient (?:credit|balance|funds|quota)|more credits|out of credits|spend(?:ing)? limit"
     r"|exceeded your current quota|reached your specified (?:api )?usage limits?|billing (?:hard )?limit|requires more credits"
     r"|check your plan and billing|payment required|purchase (?:more )?credits|used up[^.]{0,30}quota|account is in arrears",
     re.IGNORECASE,

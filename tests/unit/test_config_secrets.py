@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -190,8 +191,10 @@ def test_a_failure_is_remembered_for_a_moment(tmp_path: Path) -> None:
 
 
 def test_a_hanging_command_is_ended_with_its_children() -> None:
+    start = time.monotonic()
     with pytest.raises(KeyUnavailable, match=r"did not end within 0\.2 s"):
         KeyCommand("sleep 60 & sleep 60", ENV, TOKEN, timeout_s=0.2).get()
+    assert time.monotonic() - start < 10, "the child's own child held the pipe open"
 
 
 def test_the_commands_outlive_a_reload() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from ccm.model import Provider
@@ -120,7 +122,11 @@ def test_one_million_suffixes_are_ignored_in_tables() -> None:
 
 def test_the_models_mapping_comes_before_everything() -> None:
     own = provider(tiers=TIERS, models={"haiku": "mine"})
-    mapping = {"claude-haiku-*": {"openai": "tiny", "groq": "g"}, "claude-opus-*": "sonnet", "*": "never"}
+    mapping: dict[str, str | Mapping[str, str]] = {
+        "claude-haiku-*": {"openai": "tiny", "groq": "g"},
+        "claude-opus-*": "sonnet",
+        "*": "never",
+    }
     assert rules.model_for(own, "claude-haiku-5-5", mapping) == "tiny"
     assert rules.model_for(own, "claude-opus-5-5", mapping) == "gpt-5.6-terra"
     assert rules.restricted("claude-haiku-5-5", mapping) == {"openai": "tiny", "groq": "g"}
