@@ -21,7 +21,7 @@ from ccm.messages.events import Event
 from ccm.messages.fold import Fold, unfold
 from ccm.messages.tokens import Usage
 from ccm.model import FailureKind, Target, Timeouts
-from ccm.proxy.relay import PassRelay, Relay, TranslateRelay, incomplete
+from ccm.proxy.relay import PassRelay, Relay, Renderer, TranslateRelay, incomplete
 from ccm.upstream.auth import Authorizer
 from ccm.upstream.call import Call, Watch, failure
 from ccm.upstream.sessions import Sessions
@@ -36,6 +36,28 @@ _TOKENS_PER_LIMIT = (
     2000  # a whole answer may take header_s for its start, and as much again for every so many tokens
 )
 _USER_AGENT = "claude-code-mux"
+
+
+class Folding:
+    """A Renderer that writes nothing: it folds the events into the message they make."""
+
+    content_type = ""
+
+    def __init__(self) -> None:
+        self.fold = Fold()
+
+    def render(self, event: Event) -> bytes:
+        """Takes the event."""
+        self.fold.add(event)
+        return b""
+
+    def fail(self, type: str, message: str, request_id: str) -> bytes:
+        """Nothing: the failure is the caller's to tell."""
+        return b""
+
+    def alive(self) -> bytes:
+        """Nothing: nobody reads along."""
+        return b""
 
 
 class Via(Protocol):
@@ -55,7 +77,7 @@ class Wanted:
     stream: bool
     headers: Mapping[str, str]
     session: str
-    render: Callable[[Event], bytes]  # events in the client's own form
+    renderer: Callable[[], Renderer]  # a fresh writer of events in the client's own form, for each attempt
     native: bool = True  # the client speaks Messages: an Anthropic provider's bytes may pass untouched
     tokens: int = 0  # our estimate of the input
 
@@ -69,6 +91,7 @@ class Answer:
     losses: list[str] = field(default_factory=list)
     call: Call | None = None
     relay: Relay | None = None
+    renderer: Renderer | None = None  # who wrote `first`, and writes the rest
     first: bytes = b""
     body: bytes = b""  # the whole message as it came, where it may pass untouched
     message: Message | None = None
@@ -219,12 +242,12 @@ def _is_stream(call: Call, first: bytes) -> bool:
     return start not in (b"{", b"[", b"<", b"")
 
 
-def _relay(want: Wanted, sent: _Sent, render: Callable[[Event], bytes]) -> TranslateRelay:
+def _relay(want: Wanted, sent: _Sent, renderer: Renderer) -> TranslateRelay:
     decoder = sent.dialect.decoder(sent.ctx, sent.encoded)
     if sent.encoded.cut:
         decoder = cut.Cutter(decoder, sent.encoded.cut)
     framer = eventstream.Framer() if sent.dialect.framing == "eventstream" else sse.Framer()
-    return TranslateRelay(framer, decoder, render)
+    return TranslateRelay(framer, decoder, renderer)
 
 
 def _prime(want: Wanted, sent: _Sent, call: Call, answer: Answer, deadline: float) -> None:
@@ -241,7 +264,8 @@ def _prime(want: Wanted, sent: _Sent, call: Call, answer: Answer, deadline: floa
         _as_stream(want, answer)
         return
     passing = sent.passing
-    relay: Relay = PassRelay(anthropic_scan.Scanner()) if passing else _relay(want, sent, want.render)
+    answer.renderer = renderer = want.renderer()
+    relay: Relay = PassRelay(anthropic_scan.Scanner()) if passing else _relay(want, sent, renderer)
     seen: list[bytes] = []
     out: list[bytes] = []
     held = 0
@@ -251,7 +275,7 @@ def _prime(want: Wanted, sent: _Sent, call: Call, answer: Answer, deadline: floa
         out.append(relay.feed(piece))
         if passing and isinstance(relay, PassRelay) and relay.scanner.irregular:
             passing = False  # a stream whose grammar must be mended: decoded and written anew
-            relay = _relay(want, sent, want.render)
+            relay = _relay(want, sent, renderer)
             out = [relay.feed(b"".join(seen))]
         if relay.error is not None:
             raise UpstreamError(relay.error)
@@ -274,7 +298,8 @@ def _as_stream(want: Wanted, answer: Answer) -> None:
     """A whole message for a client that asked for a stream."""
     message = answer.message
     assert message is not None
-    answer.first = b"".join(want.render(event) for event in unfold(message))
+    answer.renderer = want.renderer()
+    answer.first = b"".join(answer.renderer.render(event) for event in unfold(message))
     answer.body = b""
     answer.call = None
 
@@ -291,19 +316,14 @@ def _read_whole(want: Wanted, sent: _Sent, call: Call, answer: Answer, deadline:
 
 def _fold_stream(want: Wanted, sent: _Sent, answer: Answer, body: bytes) -> None:
     """A stream for a client that asked for a message (some providers only stream)."""
-    folded = Fold()
-
-    def take(event: Event) -> bytes:
-        folded.add(event)
-        return b""
-
-    relay = _relay(want, sent, take)
+    folded = Folding()
+    relay = _relay(want, sent, folded)
     relay.feed(body)
     if relay.error is None:
         relay.end()
     if relay.error is not None:
         raise UpstreamError(relay.error)
-    answer.message = folded.message
+    answer.message = folded.fold.message
     answer.usage = relay.usage
     answer.stop_reason = relay.stop_reason
 

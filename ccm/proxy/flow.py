@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from ccm.errors import BadUpstream, ClientGone, Refusal, UpstreamError
-from ccm.messages.events import error_event, render
 from ccm.model import Failure, FailureKind, Outcome, ProviderError, Snapshot, Target
 from ccm.observe.record import Attempt, RequestRecord
 from ccm.proxy import parse
@@ -21,6 +20,7 @@ from ccm.proxy.attempt import Answer, Wanted, attempt
 from ccm.proxy.downstream import Downstream
 from ccm.proxy.engine import Engine, new_id
 from ccm.proxy.pump import Stream
+from ccm.proxy.relay import Native, Renderer
 from ccm.routing import failover, failures
 from ccm.routing.classify import Ask
 from ccm.routing.router import Route, Ticket
@@ -121,7 +121,7 @@ class Flow:
         record.session, record.request_class = route.session, route.request_class
         record.route = route.reason
         want = Wanted(
-            self.raw, self.body, model, stream, self.headers, route.session, render, tokens=ask.input_tokens()
+            self.raw, self.body, model, stream, self.headers, route.session, Native, tokens=ask.input_tokens()
         )
         thinking = b'"thinking"' in self.raw
         return self._try_all(want, route, thinking)
@@ -254,6 +254,7 @@ class Flow:
     def _commit(self, answer: Answer, headers: dict[str, str], ticket: Ticket) -> bool:
         """The instant after which nothing can be undone."""
         relay, call, down = answer.relay, answer.call, self.down
+        renderer = answer.renderer or Native()
         if relay is None or call is None:  # a whole message, shown as a stream
             down.commit(headers, answer.first, last=True)
             self._succeed(ticket)
@@ -268,17 +269,17 @@ class Flow:
             down,
             relay,
             answer.target.provider.timeouts,
-            lambda e: self._error_bytes(answer.target, e),
+            lambda e: self._error_bytes(answer.target, renderer, e),
             on_end,
         )
         self._leave()
         self.engine.pump.adopt(stream)
         return True
 
-    def _error_bytes(self, target: Target, error: ProviderError) -> bytes:
+    def _error_bytes(self, target: Target, renderer: Renderer, error: ProviderError) -> bytes:
         failure = failures.classify(error, now_wall=time.time())
         type, message = failures.error_type_for_stream(failure)
-        return render(error_event(type, f"{target.provider.name}: {message}", self.record.id))
+        return renderer.fail(type, f"{target.provider.name}: {message}", self.record.id)
 
     def _stream_ended(self, stream: Stream, target: Target, ticket: Ticket) -> None:
         """Runs in the thread that ended the stream."""

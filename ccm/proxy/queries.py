@@ -10,13 +10,13 @@ from typing import Any
 from ccm.dialects.table import DIALECTS
 from ccm.errors import CcmError, ClientGone, Refusal, UpstreamError
 from ccm.messages.estimate import estimate
-from ccm.messages.events import render
 from ccm.model import TIERS, Outcome, Snapshot, Target
 from ccm.observe.record import RequestRecord
 from ccm.proxy import parse
 from ccm.proxy.attempt import Wanted, context, refuse_bad_status, send
 from ccm.proxy.downstream import Downstream
 from ccm.proxy.engine import Engine, new_id
+from ccm.proxy.relay import Native
 from ccm.routing.classify import Ask
 from ccm.routing.rules import tier_of
 
@@ -66,7 +66,7 @@ def _ask_provider(
 ) -> int | None:
     """The provider's count; None where it has no such endpoint, or none that answers now."""
     dialect = DIALECTS[target.provider.dialect]
-    want = Wanted(raw, lambda: body, body["model"], False, headers, "", render)
+    want = Wanted(raw, lambda: body, body["model"], False, headers, "", Native)
     ticket = engine.router.reserve(target) if engine.counts(target.id) else None
     if ticket is None:
         return None

@@ -7,27 +7,42 @@ any dialect and renders events. Whoever drives one (a worker before the commit, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from ccm.dialects.anthropic_scan import Scanner
 from ccm.dialects.base import Decoder
 from ccm.errors import BadUpstream, IncompleteStream, UpstreamError
-from ccm.messages.events import Event, is_content
+from ccm.messages.events import PING, Event, error_event, is_content, render
 from ccm.messages.tokens import Usage
 from ccm.model import FailureKind, ProviderError
-from ccm.wire.sse import Framer
 
 KEEPALIVE_S = 15.0  # silence towards the client; it shows "waiting" after 20 s (R36)
 EMPTY_DELTA_S = (
     60.0  # without content: only a (possibly empty) delta counts as life for the client's 300 s watchdog
 )
-_EMPTY = {
-    "text": b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"text_delta","text":""}}\n\n',
-    "thinking": b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"thinking_delta","thinking":""}}\n\n',
-    "tool_use": b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"input_json_delta","partial_json":""}}\n\n',
+_EMPTY_DELTAS = {
+    "text": ("text_delta", "text"),
+    "thinking": ("thinking_delta", "thinking"),
+    "tool_use": ("input_json_delta", "partial_json"),
 }
-_PING = b'event: ping\ndata: {"type":"ping"}\n\n'
+
+
+class Renderer(Protocol):
+    """One streamed answer in the client's own form (dialects.inbound); stateful."""
+
+    content_type: str
+
+    def render(self, event: Event) -> bytes:
+        """The bytes of one event; b"" where this form has none for it."""
+        ...
+
+    def fail(self, type: str, message: str, request_id: str) -> bytes:
+        """The honest last bytes of a stream that broke."""
+        ...
+
+    def alive(self) -> bytes:
+        """Keep-alive bytes while the provider is silent."""
+        ...
 
 
 class Relay(Protocol):
@@ -72,6 +87,24 @@ class Relay(Protocol):
     def alive(self, quiet_content_s: float) -> bytes:
         """Something to send while the provider is silent."""
         ...
+
+
+class Native:
+    """The Renderer of a client that speaks Messages itself."""
+
+    content_type = "text/event-stream; charset=utf-8"
+
+    def render(self, event: Event) -> bytes:
+        """The event as it is."""
+        return render(event)
+
+    def fail(self, type: str, message: str, request_id: str) -> bytes:
+        """One error event."""
+        return render(error_event(type, message, request_id))
+
+    def alive(self) -> bytes:
+        """A ping."""
+        return render(PING)
 
 
 def _broken(error: BadUpstream) -> ProviderError:
@@ -141,19 +174,20 @@ class PassRelay:
     def alive(self, quiet_content_s: float) -> bytes:
         """A ping, or an empty delta into the open block."""
         scanner = self.scanner
-        template = _EMPTY.get(scanner.open_kind)
-        if quiet_content_s >= EMPTY_DELTA_S and template is not None and scanner.open_block is not None:
-            return template % scanner.open_block
-        return _PING
+        field = _EMPTY_DELTAS.get(scanner.open_kind)
+        if quiet_content_s >= EMPTY_DELTA_S and field is not None:
+            delta = {"type": field[0], field[1]: ""}
+            return render({"type": "content_block_delta", "index": scanner.open_block, "delta": delta})
+        return render(PING)
 
 
 class TranslateRelay:
     """Frames of a dialect to events, events to the client's bytes."""
 
-    def __init__(self, framer: Any, decoder: Decoder, render: Callable[[Event], bytes]) -> None:
+    def __init__(self, framer: Any, decoder: Decoder, renderer: Renderer) -> None:
         self.framer = framer
         self.decoder = decoder
-        self.render = render
+        self.renderer = renderer
         self.content = False
         self.finished = False
         self.fresh = False
@@ -213,16 +247,12 @@ class TranslateRelay:
                 self.fresh = True
             if not self.content and is_content(event):
                 self.content = True
-            out.append(self.render(event))
+            out.append(self.renderer.render(event))
 
     def alive(self, quiet_content_s: float) -> bytes:
         """A ping, or an empty delta into the open block."""
-        template = _EMPTY.get(self._open)
-        if quiet_content_s >= EMPTY_DELTA_S and template is not None:
-            return template % self._index
-        return _PING
-
-
-def sse_relay(decoder: Decoder, render: Callable[[Event], bytes]) -> TranslateRelay:
-    """The usual case: a dialect that streams server-sent events."""
-    return TranslateRelay(Framer(), decoder, render)
+        field = _EMPTY_DELTAS.get(self._open)
+        if quiet_content_s >= EMPTY_DELTA_S and field is not None:
+            delta = {"type": field[0], field[1]: ""}
+            return self.renderer.render({"type": "content_block_delta", "index": self._index, "delta": delta})
+        return self.renderer.alive()
