@@ -149,7 +149,7 @@ def least_bad(runners: Sequence[Runner], now: float) -> tuple[list[Runner], str,
         return drained, "draining, but no other is left", False
     usable.sort(key=lambda r: (r.row.badness(r.model, now), r.candidate.stand_in, r.candidate.index))
     least, *others = usable
-    others = [runner for runner in others if runner.row.resting(runner.model, now, told=True)]
+    others = [runner for runner in others if runner.row.resting(runner.model, now)]
     return [least, *others], f"panic: {least.why_not(now)}", True
 
 

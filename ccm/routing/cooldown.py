@@ -210,7 +210,7 @@ _FORGET_S = 300.0  # a quiet time after which the steps begin anew
 class Cooldown:
     """One clock: until when, why, and how often in a row. Active while `until > now`."""
 
-    __slots__ = ("kind", "reason", "set_at", "streak", "told", "until")
+    __slots__ = ("kind", "reason", "set_at", "streak", "until")
 
     def __init__(self) -> None:
         self.until = 0.0
@@ -218,7 +218,6 @@ class Cooldown:
         self.streak = 0
         self.kind: FailureKind | None = None
         self.reason = ""
-        self.told = False  # the provider named the time, it is not a guess of ours
 
     def active(self, now: float) -> bool:
         return self.until > now
@@ -251,7 +250,7 @@ class Cooldown:
             seconds = step if step > 60.0 else step * rng.uniform(1 - _JITTER, 1 + _JITTER)
         until = now + seconds
         if until >= self.until:
-            self.until, self.kind, self.reason, self.told = until, kind, reason, told_s is not None
+            self.until, self.kind, self.reason = until, kind, reason
         if not wave:
             self.set_at = now
 

@@ -95,16 +95,15 @@ class EndpointHealth:
         """Whether it is well enough to carry what another target is relieved of."""
         return self.ready(model, now) and self.breaker.closed() and model.breaker.closed()
 
-    def resting(self, model: ModelHealth, now: float, *, told: bool) -> bool:
+    def resting(self, model: ModelHealth, now: float) -> bool:
         """Whether it is alive and only cooling after an overload or a rate limit: something to fall back on where
-        nothing better is left. `told`: also where the provider itself named the time."""
+        nothing better is left: an early call costs at most another refusal."""
         cool = model.cool
         return (
             self.enabled
             and not self.draining
             and not self.cool.active(now)
             and cool.kind in (K.OVERLOADED, K.RATE_LIMIT)
-            and (told or not cool.told)
             and self.breaker.closed()
             and model.breaker.closed()
         )

@@ -324,13 +324,8 @@ class Router:
                 )
                 ready, reason = order(ready, at)
             reason = slate.pinned or reason
-            if len(ready) < len(
-                runners
-            ):  # the last resort: what cools down for a time that only we have guessed
-                ready = [
-                    *ready,
-                    *(r for r in runners if r not in ready and r.row.resting(r.model, now, told=False)),
-                ]
+            # the last resort, behind all that are well: who only cools down
+            ready += [r for r in runners if r not in ready and r.row.resting(r.model, now)]
         else:
             ready, reason, panic = least_bad(runners, now)
             wait_s = ready[0].row.remaining_s(ready[0].model, now)
