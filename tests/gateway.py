@@ -105,6 +105,7 @@ class Gateway:
             **(env or {}),
         }
         self.process: subprocess.Popen[bytes] | None = None
+        self._asked = False
         home.mkdir(parents=True, exist_ok=True)
         (home / "run").mkdir(mode=0o700, exist_ok=True)
         self.write(config)
@@ -125,7 +126,7 @@ class Gateway:
         return self.process.pid
 
     def start(self, *more: str) -> Gateway:
-        """Starts the process and waits for its port. AssertionError with the log when it does not open."""
+        """Starts the process and waits until it answers. AssertionError with the log when it does not."""
         command = [sys.executable, "-m", "ccm", "start", "--config", str(self.config_path), *more]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
@@ -133,21 +134,31 @@ class Gateway:
             )
         end = time.monotonic() + 20
         while time.monotonic() < end:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 0.5).close()
+            asked = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
+            try:  # an open port is not enough: the control socket comes after it
+                asked.request("GET", "/health")
+                asked.getresponse().read()
                 return self
             except OSError:
                 time.sleep(0.02)
+            finally:
+                asked.close()
             if self.process.poll() is not None:
                 break
-        raise AssertionError(f"ccm did not open port {self.port}:\n{self.log()[-3000:]}")
+        raise AssertionError(f"ccm does not answer at port {self.port}:\n{self.log()[-3000:]}")
+
+    def ask_to_stop(self) -> None:
+        """SIGTERM, once: a second one would end what it still does."""
+        if self.process is not None and not self._asked:
+            self._asked = True
+            self.process.send_signal(signal.SIGTERM)
 
     def stop(self) -> int:
         """SIGTERM, then SIGKILL after 10 s. Returns the exit status."""
-        process, self.process = self.process, None
+        self.ask_to_stop()
+        process, self.process, self._asked = self.process, None, False
         if process is None:
             return 0
-        process.send_signal(signal.SIGTERM)
         try:
             return process.wait(10)
         except subprocess.TimeoutExpired:

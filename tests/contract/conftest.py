@@ -43,8 +43,10 @@ def shared_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
         return gateway
 
     yield start
+    for gateway in running.values():  # all at once: each takes its time to drain
+        gateway.ask_to_stop()
     for gateway in running.values():
-        gateway.stop()
+        assert gateway.stop() == 0, gateway.log()[-3000:]
 
 
 @pytest.fixture

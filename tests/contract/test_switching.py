@@ -108,6 +108,7 @@ def test_without_a_running_ccm_it_is_exit_3(
 
 
 def test_the_commands_of_the_readme(gateway: Gateway) -> None:
+    assert provider_of(gateway) == "alpha"
     for command in ("status", "providers", "metrics"):
         done = gateway.ctl(command, check=True)
         assert "alpha" in done.stdout, command
