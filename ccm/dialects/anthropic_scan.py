@@ -1,8 +1,8 @@
 """Follows a Messages stream that is relayed as bytes: framing, usage, the end, errors; without decoding each event.
 
-Until the first content event every event is parsed: there the caller can still fall back to the decoder when the
-grammar is `irregular`. After it only the few events that are no deltas are looked at; a delta costs two counts and a
-regular-expression step over its bytes.
+Until the first content event every event is parsed. After it only the few events that are no deltas are; a delta costs
+some counts over its bytes. Where the grammar is broken (`irregular`) the bytes before the offending event are released
+and `replay()` tells a decoder what it must know to go on, mending, from exactly there.
 """
 
 from __future__ import annotations
@@ -22,15 +22,18 @@ _DELTA_START = b"event: content_block_delta\ndata: {"
 _DELTA = b"\nevent: content_block_delta\ndata:"
 _OTHER = re.compile(rb"\nevent: (?!content_block_delta\n)([a-z_]+)\ndata: ?([^\n]*)")
 _BOUNDARY = re.compile(rb"(?:\r\n|\n)(?:\r\n?|\n)|\r\r\n?")  # CRLF is one line end, never two
+_BOM = b"\xef\xbb\xbf"
 _NO_INPUT = ("tool_use", "server_tool_use", "mcp_tool_use")  # starts that need an `input` (R5)
+_NO_MARKS = (b"\x00", b"\x00")
 
 
 class Scanner:
     """State of one relayed stream. All attributes are read only for the caller.
 
-    `content`: the first content event was seen (events.is_content). `finished`: message_stop was. `error`: an error
-    event came; its bytes are not relayed. `open_block` (its index), `open_kind`, `completed_blocks`: where in the answer we are.
-    `irregular`: the provider breaks the grammar that clients rely on.
+    `content`: the first content event was seen (events.is_content). `finished`: message_stop was; what follows it is
+    not relayed. `error`: an error event came, or one that is none; its bytes are not relayed. `open_block` (its index),
+    `open_kind`, `completed_blocks`: where in the answer we are. `irregular`: the provider breaks the grammar that
+    clients rely on; nothing from the offending event on is released any more.
     """
 
     def __init__(self) -> None:
@@ -45,7 +48,9 @@ class Scanner:
         self.open_kind = ""
         self.completed_blocks = 0
         self._next = 0
+        self._marks = _NO_MARKS  # how a delta of the open block names it
         self._searched = 0  # bytes of the carried payload that are known to hold no boundary
+        self._starts: list[Frame] = []  # message_start and the block starts so far
 
     def feed(self, payload: bytes) -> int:
         """How many leading bytes of `payload` end on an event boundary and may be relayed.
@@ -53,12 +58,14 @@ class Scanner:
         `payload` is what the last call left over plus what has arrived since. Raises BadUpstream for an event above
         the framer's limit.
         """
+        if self.irregular or self.finished or self.error is not None:
+            return 0
         if (
-            self.open_block is not None
-            and self.content
+            self.content
             and payload.startswith(_DELTA_START)
             and payload.find(b"}\n\n") == len(payload) - 3
-            and self.error is None
+            and (self._marks[0] in payload or self._marks[1] in payload)
+            and payload.isascii()
         ):
             return len(payload)  # one ordinary delta, the most frequent case by far
         end = self._boundary(payload)
@@ -68,41 +75,31 @@ class Scanner:
                 raise BadUpstream(f"an event of more than {MAX_EVENT_BYTES} bytes")
             return 0
         self._searched = 0
-        if self.error is not None:
+        if not payload.isascii():
+            try:
+                payload[:end].decode()
+            except UnicodeDecodeError as error:
+                end = payload.rfind(b"\n\n", 0, error.start) + 2 if b"\n\n" in payload[: error.start] else 0
+                done = self._carefully(payload, end, 0)
+                self.error = self.error or _no_event()
+                return done
+        if not self.started and payload.startswith(_BOM):
+            self.irregular = True
             return 0
-        region = b"\n" + payload[:end]
-        if self.content and b"\r" not in region:
-            others = _OTHER.findall(region)
-            events = len(others) + region.count(_DELTA)
-            # every data line belongs to a delta or to one of the others, and ends as an object: nothing was overlooked
-            if events == region.count(b"\ndata:") == region.count(b"}\n\n"):
-                for name, data in others:
-                    if not self._event(Frame(name.decode(), data)):
-                        return region.index(b"\nevent: error\n")
-                if not others and self.open_block is None and not self.finished:
-                    self.irregular = True
-                return end
-        return self._carefully(payload, end)
+        if self.content and b"\r" not in payload[:end]:
+            return self._quickly(payload, end)
+        return self._carefully(payload, end, 0)
 
-    def _boundary(self, payload: bytes) -> int:
-        """The end of the last whole event in the payload."""
-        start = max(0, self._searched - 3)
-        if payload.find(b"\r", start) < 0:
-            return payload.rfind(b"\n\n", start) + 2 if payload.find(b"\n\n", start) >= 0 else 0
-        end = 0
-        for match in _BOUNDARY.finditer(payload, start):
-            end = match.end()
-        return end
-
-    def _carefully(self, payload: bytes, end: int) -> int:
-        """Event by event, in any framing."""
-        done = 0
-        for match in _BOUNDARY.finditer(payload, 0, end):
-            for frame in Framer().feed(payload[done : match.end()]):
-                if not self._event(frame):
-                    return done
-            done = match.end()
-        return end
+    def replay(self) -> list[Frame]:
+        """The frames after which a decoder knows what this scanner knows: the start of the message and of each block,
+        and the stop of all but the open one. What it makes of them was sent already."""
+        frames = self._starts[:1]
+        for index, start in enumerate(self._starts[1:]):
+            frames.append(start)
+            if index < self.completed_blocks:
+                stop = json.dumps({"type": "content_block_stop", "index": index}).encode()
+                frames.append(Frame("content_block_stop", stop))
+        return frames
 
     def end(self, rest: bytes) -> bytes:
         """The body ended with `rest` still carried: the bytes of it to relay, its missing line ends added. Several
@@ -119,9 +116,56 @@ class Scanner:
         self._searched = 0
         return whole[: self.feed(whole)]
 
+    def _boundary(self, payload: bytes) -> int:
+        """The end of the last whole event in the payload."""
+        start = max(0, self._searched - 3)
+        if payload.find(b"\r", start) < 0:
+            return payload.rfind(b"\n\n", start) + 2 if payload.find(b"\n\n", start) >= 0 else 0
+        end = 0
+        for match in _BOUNDARY.finditer(payload, start):
+            end = match.end()
+        return end
+
+    def _quickly(self, payload: bytes, end: int) -> int:
+        """Only the events between deltas are parsed; whatever looks odd is looked at carefully from there on."""
+        region = b"\n" + payload[:end]  # an offset in it is one more than in the payload
+        at = 0
+        for match in _OTHER.finditer(region):
+            name, data = match[1], match[2]
+            if not self._ordinary(region[at : match.start() + 1]) or not data.endswith(b"}"):
+                return self._carefully(payload, end, at)
+            if not self._event(Frame(name.decode(), data)):
+                return match.start()
+            at = region.index(b"\n\n", match.end()) + 1
+            if self.finished:
+                return at
+        return end if self._ordinary(region[at:]) else self._carefully(payload, end, at)
+
+    def _ordinary(self, segment: bytes) -> bool:
+        """Whether this holds nothing but whole deltas of the open block (and comments)."""
+        deltas = segment.count(_DELTA)
+        if deltas != segment.count(b"\ndata:"):
+            return False
+        if not deltas:
+            return True
+        marked = segment.count(self._marks[0]) + segment.count(self._marks[1])
+        return deltas == segment.count(b"}\n\n") == marked
+
+    def _carefully(self, payload: bytes, end: int, start: int) -> int:
+        """Event by event, in any framing."""
+        done = start
+        for match in _BOUNDARY.finditer(payload, start, end):
+            for frame in Framer().feed(payload[done : match.end()]):
+                if not self._event(frame):
+                    return done
+            done = match.end()
+            if self.finished:
+                return done
+        return end
+
     def _event(self, frame: Frame) -> bool:
-        """Takes one event; False when it is the error that ends the stream."""
-        if self.finished or frame.event == "ping":
+        """Takes one event; False when it must not be relayed: an error, or something that breaks the grammar."""
+        if frame.event == "ping":
             return True
         try:
             event = json.loads(frame.data)
@@ -129,45 +173,59 @@ class Scanner:
             if frame.event == "error" or kind == "error":
                 self.error = error_inside(event)
                 return False
-            if frame.event != kind or not (self.started or kind == "message_start"):
-                self.irregular = True
-            else:
-                self._take(str(kind), event)
+            self.irregular = frame.event != kind or self._breaks(str(kind), event)
+            if not self.irregular:
+                self._take(str(kind), event, frame)
         except (ValueError, KeyError, TypeError, AttributeError):
             # no JSON object, or without a field that every event of its kind has
             self.irregular = True
-            if self.content:  # too late for the decoder: an honest end
-                self.error = ProviderError(
-                    502, "api_error", "the provider's stream holds an event that is not one"
-                )
-                return False
-        return True
+            if self.content:  # too late for anything but an honest end
+                self.error = _no_event()
+        return not self.irregular
 
-    def _take(self, kind: str, event: dict[str, Any]) -> None:
+    def _breaks(self, kind: str, event: dict[str, Any]) -> bool:
+        """Whether a strict reader would stumble over this event here."""
         if kind == "message_start":
-            self.irregular |= self.started
+            if self.content:
+                self.error = ProviderError(
+                    502, "api_error", "the provider began a second message in one stream"
+                )
+            return self.started or not isinstance(event["message"].get("usage"), dict)
+        if not self.started:
+            return kind != "ping"
+        if kind == "content_block_start":
+            block = event["content_block"]
+            lacks = block["type"] in _NO_INPUT and block.get("input") != {}
+            return self.open_block is not None or event["index"] != self._next or lacks
+        if kind in ("content_block_delta", "content_block_stop"):
+            return bool(event["index"] != self.open_block)
+        if kind == "message_delta":
+            return self.open_block is not None or not isinstance(event.get("usage"), dict)
+        if kind == "message_stop":
+            return self.open_block is not None or self.stop_reason is None
+        return False
+
+    def _take(self, kind: str, event: dict[str, Any], frame: Frame) -> None:
+        if kind == "message_start":
             self.started = True
             self.usage.update(event["message"].get("usage"))
+            self._starts.append(frame)
         elif kind == "content_block_start":
-            self._start(event["index"], event["content_block"])
-        elif kind == "content_block_delta":
-            self.irregular |= event["index"] != self.open_block
+            index = event["index"]
+            self.open_block, self.open_kind = index, str(event["content_block"]["type"])
+            self._next = index + 1
+            self._marks = (b'"index":%d,' % index, b'"index": %d,' % index)
+            self._starts.append(frame)
         elif kind == "content_block_stop":
-            self.irregular |= event["index"] != self.open_block
-            self.open_block = None
-            self.open_kind = ""
+            self.open_block, self.open_kind, self._marks = None, "", _NO_MARKS
             self.completed_blocks += 1
         elif kind == "message_delta":
-            self.irregular |= self.open_block is not None
             self.usage.update(event.get("usage"))
             self.stop_reason = event["delta"].get("stop_reason") or self.stop_reason
         elif kind == "message_stop":
-            self.irregular |= self.open_block is not None or self.stop_reason is None
             self.finished = True
         self.content = self.content or is_content(event)
 
-    def _start(self, index: int, block: dict[str, Any]) -> None:
-        lacks = block["type"] in _NO_INPUT and block.get("input") != {}
-        self.irregular |= self.open_block is not None or index != self._next or lacks
-        self.open_block, self.open_kind = index, str(block["type"])
-        self._next = index + 1
+
+def _no_event() -> ProviderError:
+    return ProviderError(502, "api_error", "the provider's stream holds an event that is not one")

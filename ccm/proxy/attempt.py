@@ -263,20 +263,17 @@ def _prime(want: Wanted, sent: _Sent, call: Call, answer: Answer, deadline: floa
         _whole(want, sent, answer, (piece or b"") + rest)
         _as_stream(want, answer)
         return
-    passing = sent.passing
     answer.renderer = renderer = want.renderer()
-    relay: Relay = PassRelay(anthropic_scan.Scanner()) if passing else _relay(want, sent, renderer)
-    seen: list[bytes] = []
+    relay: Relay
+    if sent.passing:
+        relay = PassRelay(anthropic_scan.Scanner(), lambda: _relay(want, sent, renderer))
+    else:
+        relay = _relay(want, sent, renderer)
     out: list[bytes] = []
     held = 0
     while True:
-        seen.append(piece)
         held += len(piece)
         out.append(relay.feed(piece))
-        if passing and isinstance(relay, PassRelay) and relay.scanner.irregular:
-            passing = False  # a stream whose grammar must be mended: decoded and written anew
-            relay = _relay(want, sent, renderer)
-            out = [relay.feed(b"".join(seen))]
         if relay.error is not None:
             raise UpstreamError(relay.error)
         if relay.content or relay.finished:

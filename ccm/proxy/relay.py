@@ -7,6 +7,7 @@ any dialect and renders events. Whoever drives one (a worker before the commit, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from ccm.dialects.anthropic_scan import Scanner
@@ -15,6 +16,7 @@ from ccm.errors import BadUpstream, IncompleteStream, UpstreamError
 from ccm.messages.events import PING, Event, error_event, is_content, render
 from ccm.messages.tokens import Usage
 from ccm.model import FailureKind, ProviderError
+from ccm.wire.sse import Frame
 
 KEEPALIVE_S = 15.0  # silence towards the client; it shows "waiting" after 20 s (R36)
 EMPTY_DELTA_S = (
@@ -119,60 +121,81 @@ def incomplete(what: str = "the provider's stream ended before its last event") 
 
 
 class PassRelay:
-    """Anthropic to Anthropic: the bytes as they came, cut at event boundaries."""
+    """Anthropic to Anthropic: the bytes as they came, cut at event boundaries; `mend` makes the relay that takes over
+    where the provider breaks the grammar (its decoder then knows all that was relayed before)."""
 
-    def __init__(self, scanner: Scanner) -> None:
+    def __init__(self, scanner: Scanner, mend: Callable[[], TranslateRelay]) -> None:
         self.scanner = scanner
-        self.error: ProviderError | None = None
         self.fresh = False
+        self._error: ProviderError | None = None
         self._held = b""
+        self._mend = mend
+        self._mender: TranslateRelay | None = None
+
+    @property
+    def error(self) -> ProviderError | None:
+        return self._error or (self._mender.error if self._mender is not None else None)
 
     @property
     def content(self) -> bool:
-        return self.scanner.content
+        return self.scanner.content or (self._mender is not None and self._mender.content)
 
     @property
     def finished(self) -> bool:
-        return self.scanner.finished
+        return self.scanner.finished or (self._mender is not None and self._mender.finished)
 
     @property
     def stop_reason(self) -> str | None:
-        return self.scanner.stop_reason
+        return self._mender.stop_reason if self._mender is not None else self.scanner.stop_reason
 
     @property
     def usage(self) -> Usage:
-        return self.scanner.usage
+        return self._mender.usage if self._mender is not None else self.scanner.usage
 
     def feed(self, payload: bytes) -> bytes:
         """The events that are whole now."""
+        if self._mender is not None:
+            out = self._mender.feed(payload)
+            self.fresh = self._mender.fresh
+            return out
+        scanner = self.scanner
         data = self._held + payload if self._held else payload
         try:
-            whole = self.scanner.feed(data)
+            whole = scanner.feed(data)
         except BadUpstream as error:
-            self.error = _broken(error)
+            self._error = _broken(error)
             return b""
-        if self.scanner.error is not None:
-            self.error = self.scanner.error
         self.fresh = b"_delta" in data or b"content_block" in data
         if whole == len(data):
             self._held = b""
             return data
         self._held = data[whole:]
+        if scanner.error is not None:
+            self._error = scanner.error
+        elif scanner.irregular:
+            self._mender = self._mend()
+            self._mender.resume(scanner.replay())
+            held, self._held = self._held, b""
+            return data[:whole] + self._mender.feed(held)
         return data[:whole]
 
     def end(self) -> bytes:
         """Nothing more; an error unless message_stop was seen."""
+        if self._mender is not None:
+            return self._mender.end()
         out = b""
-        if not self.finished and self._held:  # some servers omit the last blank line
+        if not self.finished and self._held and self._error is None:
             out = self.scanner.end(self._held)
             self._held = b""
-            self.error = self.scanner.error
-        if not self.finished and self.error is None:
-            self.error = incomplete()
+            self._error = self.scanner.error
+        if not self.finished and self._error is None:
+            self._error = incomplete()
         return out
 
     def alive(self, quiet_content_s: float) -> bytes:
         """A ping, or an empty delta into the open block."""
+        if self._mender is not None:
+            return self._mender.alive(quiet_content_s)
         scanner = self.scanner
         field = _EMPTY_DELTAS.get(scanner.open_kind)
         if quiet_content_s >= EMPTY_DELTA_S and field is not None:
@@ -199,6 +222,11 @@ class TranslateRelay:
     @property
     def usage(self) -> Usage:
         return self.decoder.usage
+
+    def resume(self, frames: list[Frame]) -> None:
+        """Tells the decoder what was relayed before it; nothing of it is sent again."""
+        for frame in frames:
+            self._render(self.decoder.feed(frame), [])
 
     def feed(self, payload: bytes) -> bytes:
         """The events of the frames that are whole now."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import resource
+import select
 import socket
 import threading
 import time
@@ -58,6 +59,8 @@ class Listener(ThreadingHTTPServer):
         self._cap = connection_cap()
         self._draining = False
         self._pause = threading.Event()
+        self._ended = threading.Event()
+        self._wake_r, self._wake_w = socket.socketpair()
         self.workers = Workers(self._serve, MAX_WORKERS)
         super().__init__((host, port), BaseHTTPRequestHandler, bind_and_activate=sock is None)
         if sock is not None:
@@ -73,6 +76,23 @@ class Listener(ThreadingHTTPServer):
         self.server_address = self.socket.getsockname()
 
     # ---- accept (one thread)
+
+    def serve_forever(self, poll_interval: float = 0.5) -> None:
+        """Accepts until `shutdown`; unlike the base class's loop it sleeps until something happens, and ends at once."""
+        poll = select.poll()
+        poll.register(self.socket, select.POLLIN)
+        poll.register(self._wake_r, select.POLLIN)
+        wake = self._wake_r.fileno()
+        try:
+            while all(fd != wake for fd, _ in poll.poll()):
+                self._handle_request_noblock()  # type: ignore[attr-defined]  # the base class's own step
+        finally:
+            self._ended.set()
+
+    def shutdown(self) -> None:
+        """Ends `serve_forever`, which must be running in another thread."""
+        self._wake_w.send(b"x")
+        self._ended.wait()
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """One accepted connection; out of descriptors, it waits a moment instead of spinning."""
@@ -243,6 +263,8 @@ class Listener(ThreadingHTTPServer):
             if conn is not None:
                 conn.close()
         self.server_close()
+        self._wake_r.close()
+        self._wake_w.close()
 
 
 def _nothing() -> None:

@@ -113,6 +113,7 @@ class Workers:
             threads = list(self._threads)
         for turn in spares:
             turn.set()
+        self.door.open_for_all()
         for thread in threads:
             if thread is not threading.current_thread():
                 thread.join(timeout_s)

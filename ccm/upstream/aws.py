@@ -199,7 +199,7 @@ def _process(place: Place, command: str, source: str) -> AwsKeys:
     found = parse_object(run_command(words, place.env, what, _PROCESS_TIMEOUT_S), f"what the {what} printed")
     if found.get("Version") != 1:
         raise KeyUnavailable(f"what the {what} printed is not of version 1")
-    return _of(found, source, token="SessionToken")
+    return _of(found, source, token_member="SessionToken")  # noqa: S106 - a name
 
 
 # ---- metadata services
@@ -291,9 +291,9 @@ _SOURCES: Mapping[str, Step] = {
 # ---- pieces
 
 
-def _of(found: Mapping[str, Any], source: str, token: str = "Token") -> AwsKeys:  # noqa: S107 - a member's name
+def _of(found: Mapping[str, Any], source: str, token_member: str = "Token") -> AwsKeys:  # noqa: S107 - a name
     """Keys from the JSON that all these services write alike; `Expiration` is RFC 3339."""
-    texts = [found.get(name) or "" for name in ("AccessKeyId", "SecretAccessKey", token, "Expiration")]
+    texts = [found.get(name) or "" for name in ("AccessKeyId", "SecretAccessKey", token_member, "Expiration")]
     if not all(isinstance(text, str) for text in texts):
         raise KeyUnavailable(f"{source}: the answer holds no credentials")
     access, secret, session, expiration = texts

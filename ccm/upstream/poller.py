@@ -23,6 +23,8 @@ class EpollDoor:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
+        self._wake_r, self._wake_w = _pipe()
+        self._epoll.register(self._wake_r.fileno(), select.EPOLLIN)
         self._flags = select.EPOLLIN | select.EPOLLONESHOT | select.EPOLLRDHUP
 
     def add(self, fd: int) -> None:
@@ -50,11 +52,18 @@ class EpollDoor:
             ready = self._epoll.poll(timeout_s, 1)
         except (InterruptedError, ValueError):
             return -1
-        return ready[0][0] if ready else -1
+        fd = ready[0][0] if ready else -1
+        return -1 if fd == self._wake_r.fileno() else fd
+
+    def open_for_all(self) -> None:
+        """Every wait returns -1 at once from now on: the end."""
+        self._wake_w.send(b"x")
 
     def close(self) -> None:
         """Frees the kernel's side."""
         self._epoll.close()
+        self._wake_r.close()
+        self._wake_w.close()
 
 
 class PollDoor:
@@ -115,6 +124,10 @@ class PollDoor:
                     continue
                 self._armed.discard(fd)
             self._ready.append(fd)
+
+    def open_for_all(self) -> None:
+        """Every wait returns soon from now on: the end."""
+        self._wake_w.send(b"x")
 
     def close(self) -> None:
         """Closes the wake-up pair."""

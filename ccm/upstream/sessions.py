@@ -252,6 +252,7 @@ class Pool:
 
     def close(self) -> None:
         """Closes idle connections."""
+        self._pool.close()  # the manager forgets its pools, but leaves their connections open
         self.session.close()
 
     def _make(self, timeout: float = 0.0) -> Any:

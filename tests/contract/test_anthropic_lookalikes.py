@@ -55,13 +55,16 @@ NEARLY: dict[str, bytes] = {
     "no-last-blank-line": sse(GOOD)[:-2],
     "bom": b"\xef\xbb\xbf" + sse(GOOD),
 }
-# After the commit there is nothing to mend with: these end in an error event.
+# After the commit there is nothing to mend these with: they end in an error event.
 SECOND_START = GOOD[0]
 OTHER_INDEX = {"type": "content_block_delta", "index": 3, "delta": {"type": "text_delta", "text": "wrong"}}
 NONSENSE: dict[str, bytes] = {
     "half-json": b'event: content_block_delta\ndata: {"type": "content_block_delta", "index": 0, "del\n\n',
     "bad-utf8": b'event: ping\ndata: {"type": "ping", "x": "\xff\xfe"}\n\n',
     "second-start": answers.frame("anthropic", SECOND_START),
+}
+# Blocks out of order: text and calls are kept, in a stream that a strict reader accepts.
+DISORDER: dict[str, bytes] = {
     "other-index": answers.frame("anthropic", OTHER_INDEX),
     "start-inside-a-block": answers.frame("anthropic", GOOD[2] | {"index": 1}),
     "end-inside-a-block": sse(GOOD[-2:]),
@@ -104,3 +107,12 @@ def test_nonsense_after_the_commit_is_an_error(up: Upstream, gateway: Gateway, f
     reply = post(gateway.base_url, message(tools=TOOLS))
     grammar.check(reply.events)
     assert reply.events[-1]["type"] == "error"
+
+
+@pytest.mark.parametrize("form", DISORDER)
+def test_disorder_after_the_commit_never_reaches_the_client(up: Upstream, gateway: Gateway, form: str) -> None:
+    later: Step = ("stall", 0.1)
+    up.script("/a", [("sse", GOOD[:5]), later, ("bytes", DISORDER[form]), later, ("sse", GOOD[5:])])
+    reply = post(gateway.base_url, message(tools=TOOLS))
+    grammar.check(reply.events)
+    assert reply.events[-1]["type"] in ("error", "message_stop")

@@ -29,6 +29,7 @@ _MAGIC = {
     "UklGR": "image/webp",
     "JVBERi": "application/pdf",
 }
+_BASE64 = re.compile(r"[A-Za-z0-9+/]{64}")  # no URL begins like this
 _SPELLINGS = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "application/x-pdf": "application/pdf"}
 _TEXTS = frozenset(
     ("application/json", "application/xml", "application/javascript", "application/x-yaml", "application/toml",
@@ -168,8 +169,11 @@ def _file_url(part: Part, where: str, lose: Losses) -> Block:
         given = given.get("url")
     if not isinstance(given, str) or not given:
         refuse(where, "a URL is required")
-    name = part.get("document_name")
-    return _linked(given, name if isinstance(name, str) else None, where)
+    name = part.get("document_name", part.get("file_name"))
+    title = name if isinstance(name, str) and name else None
+    if _BASE64.match(given):  # Perplexity's clients put the data where a URL would be
+        return _document(given, title, where)
+    return _linked(given, title, where)
 
 
 def _linked(url: str, title: str | None, where: str) -> Block:
@@ -193,8 +197,9 @@ def _document(data: str, title: str | None, where: str) -> Block:
     source: dict[str, Any] = {"type": "base64", "media_type": media_type, "data": packed}
     if media_type.startswith("text/") or media_type in _TEXTS:
         source = {"type": "text", "media_type": "text/plain", "data": _decoded(packed, where)}
-    elif media_type != "application/pdf":
-        refuse(where, f"files of type {media_type[:80] or 'unknown'!r} cannot be carried: PDF, text and images can")
+    elif not media_type:
+        refuse(where, "the file does not say what it is: send a data URL, or a filename with its ending")
+    # PDF is what all providers take; of other types the provider itself says whether it does
     block: Block = {"type": "document", "source": source}
     return {**block, "title": title} if title else block
 
@@ -237,7 +242,10 @@ def _decoded(packed: str, where: str) -> str:
 
 
 def _refuse_file_id(where: str) -> NoReturn:
-    refuse(f"{where}.file_id", "files uploaded to OpenAI cannot be read by other providers; send their data instead")
+    refuse(
+        f"{where}.file_id",
+        "files uploaded to OpenAI cannot be read by other providers; send their data instead",
+    )
 
 
 def _refuse_audio(part: Part, where: str, lose: Losses) -> NoReturn:
