@@ -43,6 +43,7 @@ class Refusal(CcmError):
         self.type = type
         self.message = message
         self.headers = dict(headers or {})
+        self.surface = "messages"  # whose error envelope the caller understands
         super().__init__(f"{status} {type}: {message}")
 
 

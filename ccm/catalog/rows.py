@@ -7,6 +7,7 @@ their meaning, so that a typing error in the data is an error and not a silently
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -69,7 +70,8 @@ ABILITIES: Mapping[str, str] = {
 @dataclass(frozen=True, slots=True)
 class RowEndpoint:
     """One way to reach a provider. `base_url` and tiers may hold {region}, {project}, {resource}, {region_host}, {geo};
-    "" = the configuration must give it."""
+    "" = the configuration must give it. `classic_url` is the base of Azure's dated API versions, whose paths name the
+    deployment; "" elsewhere."""
 
     dialect: str
     base_url: str
@@ -77,6 +79,7 @@ class RowEndpoint:
     quirks: frozenset[str]
     abilities: frozenset[str]
     tiers: Mapping[str, str]
+    classic_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,8 @@ class Row:
     headers: Mapping[str, str]
     # option -> variables that may give it, in order; "=text" is the default; none given = must be configured
     options: Mapping[str, tuple[str, ...]]
+    forms: Mapping[str, str]  # option -> what its values look like, as a regular expression
+    known: Mapping[str, tuple[str, ...]]  # option -> values known when this was written; others get a warning
     constants: Mapping[str, Any]  # go to the dialect as options, unseen by the user
     docs: str
     note: str
@@ -129,6 +134,8 @@ _ROW_KEYS = (
     "aliases",
     "headers",
     "options",
+    "forms",
+    "known",
     "constants",
     "quirks",
     "abilities",
@@ -136,7 +143,7 @@ _ROW_KEYS = (
     "docs",
     "note",
 )
-_ENDPOINT_KEYS = ("dialect", "base_url", "auth", "quirks", "abilities", "tiers")
+_ENDPOINT_KEYS = ("dialect", "base_url", "classic_url", "auth", "quirks", "abilities", "tiers")
 
 
 def load_rows(text: str, book: ModelBook | None = None, file: str = "providers.toml") -> dict[str, Row]:
@@ -182,23 +189,31 @@ def _row(checked: Checked, book: ModelBook, name: str, table: Mapping[str, Any])
         checked.one_of(dialect, DIALECTS, (*at, "dialect"), "dialect")
         own_auth = checked.string(entry, "auth", at, auth)
         checked.one_of(own_auth, AUTH_SCHEMES, (*at, "auth"), "auth scheme")
-        base_url = checked.string(entry, "base_url", at, "")
-        if base_url and not base_url.startswith(("https://", "http://127.0.0.1:")):
-            checked.say((*at, "base_url"), "must be an https URL, or http on 127.0.0.1")
+        for key in ("base_url", "classic_url"):
+            url = checked.string(entry, key, at, "")
+            if url and not url.startswith(("https://", "http://127.0.0.1:")):
+                checked.say((*at, key), "must be an https URL, or http on 127.0.0.1")
         endpoints.append(
             RowEndpoint(
                 dialect=dialect,
-                base_url=base_url,
+                base_url=checked.string(entry, "base_url", at, ""),
                 auth=own_auth,
                 quirks=quirks | _words(checked, entry, "quirks", at, QUIRKS),
                 abilities=abilities | _words(checked, entry, "abilities", at, ABILITIES),
                 tiers=_tiers(checked, book, entry, at, tiers),
+                classic_url=checked.string(entry, "classic_url", at, ""),
             )
         )
     constants = table.get("constants", {})
     if not isinstance(constants, dict):
         checked.say((name, "constants"), "must be a table")
         constants = {}
+    forms = checked.string_map(table, "forms", where)
+    for option, form in forms.items():
+        try:
+            re.compile(form)
+        except re.error as error:
+            checked.say((name, "forms", option), f"is not a regular expression: {error}")
     return Row(
         name=name,
         display=checked.string(table, "display", where, name),
@@ -209,6 +224,8 @@ def _row(checked: Checked, book: ModelBook, name: str, table: Mapping[str, Any])
         aliases=checked.strings(table, "aliases", where),
         headers=checked.string_map(table, "headers", where),
         options=checked.tables_of_strings(table, "options", where),
+        forms=forms,
+        known=checked.tables_of_strings(table, "known", where),
         constants=constants,
         docs=checked.string(table, "docs", where, ""),
         note=checked.string(table, "note", where, ""),

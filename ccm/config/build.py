@@ -15,7 +15,8 @@ from typing import Any
 from ccm.catalog.models import ModelBook
 from ccm.catalog.rows import bundled_rows
 from ccm.config import checks, schema, urls
-from ccm.config.providers import Built, Surroundings, build_provider, resolve
+from ccm.config.options import resolve
+from ccm.config.providers import Built, Surroundings, build_provider
 from ccm.config.read import Reading
 from ccm.model import Endpoint, FailoverSettings, Provider, Snapshot
 

@@ -15,7 +15,7 @@ from ccm.catalog.models import ModelBook, bundled, load_book
 from ccm.catalog.rows import Row, bundled_rows
 from ccm.config import build, schema, secrets
 from ccm.config.build import Origin
-from ccm.config.providers import resolve
+from ccm.config.options import resolve
 from ccm.config.read import Reading
 from ccm.errors import ConfigError
 from ccm.model import Problem, Snapshot

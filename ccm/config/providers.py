@@ -6,29 +6,23 @@ is handed back instead, because it only matters whether any provider is usable.
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import urlsplit
 
 from ccm.catalog.models import ModelBook
 from ccm.catalog.models import nearest as nearest_model
 from ccm.catalog.rows import Row, RowEndpoint, bundled_rows, find_row
 from ccm.config import checks, schema, secrets, urls
+from ccm.config.options import fill, is_classic, provider_options, resolve
 from ccm.config.read import Reading
 from ccm.model import DIALECTS, TIERS, Endpoint, KeySource, Provider, Timeouts
 
 Place = tuple[tuple[str, ...], str, str]  # where, what is wrong, what to do
 _KEY_WAYS = ("api_key_env", "api_key_file", "api_key_command")
-_PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _TIMEOUTS = tuple(key.path[-1] for key in schema.KEYS if key.path[2:3] == ("timeouts",))
-_FILES = ("ca_bundle", "client_cert")
-# Bedrock's inference profiles are named after the continent of the region.
-_GEOGRAPHIES = {"us": "us", "ca": "us", "eu": "eu", "ap": "apac"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +58,7 @@ def build_provider(reading: Reading, name: str, around: Surroundings) -> Built |
     endpoint = _endpoint(reading, at, row)
     if endpoint is None:
         return None
-    options = _options(reading, at, row, endpoint, around)
+    options = provider_options(reading, at, row, endpoint, around.env, around.base, around.home)
     base_url = _base_url(reading, at, row, endpoint, options, around)
     keys, missing = _keys(reading, at, row, endpoint, around)
     if missing and urls.is_local(base_url):
@@ -82,7 +76,7 @@ def build_provider(reading: Reading, name: str, around: Surroundings) -> Built |
         weight=reading.get(*at, "weight"),
         headers=MappingProxyType(_headers(reading, at, row)),
         models=MappingProxyType(models),
-        tiers=MappingProxyType({tier: _fill(model, options) for tier, model in endpoint.tiers.items()}),
+        tiers=MappingProxyType({tier: fill(model, options) for tier, model in endpoint.tiers.items()}),
         timeouts=Timeouts(**{key: float(reading.get(*at, "timeouts", key)) for key in _TIMEOUTS}),
         quirks=endpoint.quirks | frozenset(reading.get(*at, "quirks")),
         abilities=endpoint.abilities,
@@ -131,6 +125,8 @@ def _endpoint(reading: Reading, at: tuple[str, ...], row: Row) -> RowEndpoint | 
         if not dialect:
             return None
     found = row.endpoint(dialect)
+    if not dialect and is_classic(reading.get(*at, "api_version")):
+        found = next((e for e in row.endpoints if e.classic_url), found)
     if found is not None:
         return found
     if reading.given(*at, "base_url"):
@@ -152,73 +148,6 @@ def _faulty(reading: Reading, path: tuple[str, ...]) -> bool:
     return path[-1] in reading.names(*path[:-1])
 
 
-def _options(
-    reading: Reading, at: tuple[str, ...], row: Row, endpoint: RowEndpoint, around: Surroundings
-) -> dict[str, Any]:
-    options: dict[str, Any] = dict(row.constants)
-    options["api_version"] = reading.get(*at, "api_version")
-    options["proxy"] = reading.get(*at, "proxy")
-    for key in _FILES:
-        name = str(reading.get(*at, key))
-        if name:
-            path = resolve(name, around.base, around.home)
-            options[key] = str(path)
-            if not (path.is_file() and os.access(path, os.R_OK)):
-                reading.problem((*at, key), f"{path} is not a readable file")
-    needed = set() if reading.given(*at, "base_url") else set(_PLACEHOLDER.findall(endpoint.base_url))
-    if "region_host" in needed:
-        needed.add("region")
-    for option in ("region", "project", "resource"):
-        value = str(reading.get(*at, option)) or _option_from(row.options.get(option, ()), option, around.env)
-        options[option] = value
-        if not value and option in needed and not _faulty(reading, (*at, option)):
-            variables = [v for v in row.options.get(option, ()) if not v.startswith("=")]
-            reading.problem(
-                at, f"{row.display} needs {option}", f'add {option} = "..." or set {" or ".join(variables)}'
-            )
-    return options
-
-
-def resolve(name: str, base: Path, home: Path) -> Path:
-    """A path of the configuration: `~` is the user's home, a relative one starts at the configuration's directory."""
-    return home / name[2:] if name == "~" or name.startswith("~/") else base / name
-
-
-def _option_from(sources: tuple[str, ...], option: str, env: Mapping[str, str]) -> str:
-    for source in sources:
-        if source.startswith("="):
-            return source[1:]
-        value = env.get(source, "").strip()
-        if "://" in value:  # AZURE_OPENAI_ENDPOINT holds the whole URL
-            value = (urlsplit(value).hostname or "").partition(".")[0]
-        key = schema.find_key(("providers", "x", option))
-        if value and key is not None and key.check is not None and key.check(value) is None:
-            return value
-    return ""
-
-
-def _fill(template: str, options: Mapping[str, Any]) -> str:
-    if "{" not in template:
-        return template
-    region = str(options.get("region") or "")
-    values = {
-        **{key: str(options.get(key) or "") for key in ("region", "project", "resource")},
-        "region_host": _vertex_host(region),
-        "geo": _GEOGRAPHIES.get(region.partition("-")[0], "us")
-        if not region.startswith("us-gov")
-        else "us-gov",
-    }
-    return _PLACEHOLDER.sub(lambda match: values[match[1]], template)
-
-
-def _vertex_host(region: str) -> str:
-    if region == "global":
-        return "aiplatform.googleapis.com"
-    if region in ("us", "eu"):  # multi-regions
-        return f"aiplatform.{region}.rep.googleapis.com"
-    return f"{region}-aiplatform.googleapis.com"
-
-
 def _base_url(
     reading: Reading,
     at: tuple[str, ...],
@@ -231,7 +160,7 @@ def _base_url(
     if not given and row.name == "demo" and around.demo_url:
         given = around.demo_url
     if not given:
-        return _fill(endpoint.base_url, options)
+        return fill(endpoint.classic_url if options.get("deployments") else endpoint.base_url, options)
     if given.rstrip("/") == endpoint.base_url:  # some bases have no version on purpose
         return endpoint.base_url
     try:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ccm.dialects import anthropic_cloud as cloud
 from ccm.dialects.anthropic_stream import StreamDecoder
 from ccm.dialects.base import Context, Decoder, Encoded, Message, Request
 from ccm.dialects.errors import error_inside, error_of
@@ -21,7 +22,8 @@ from ccm.messages.tokens import count
 from ccm.model import ProviderError
 
 VERSION = "2023-06-01"
-_ITSELF = "anthropic/anthropic"  # the family of api.anthropic.com
+# The families where Claude itself answers: it signs all its thinking, at Anthropic and on the clouds.
+_ITSELF = frozenset({"anthropic/anthropic", "anthropic/vertex", "anthropic/azure-foundry"})
 _LEADING_MODEL = re.compile(rb'\s*\{\s*"model"\s*:\s*"([^"\\\x00-\x1f]*)"')
 _WRAPPED = b'"' + PREFIX.encode()
 _PASSED_HEADERS = ("anthropic-version", "anthropic-beta")
@@ -55,6 +57,12 @@ def splice(raw: bytes, model: str) -> bytes | None:
     except ValueError:
         return None
     return out if isinstance(value, dict) and value.get("model") == model else None
+
+
+def can_pass(ctx: Context) -> bool:
+    """Whether a client's body may go to this provider as it came, at `/v1/messages`: not to Vertex, whose path and
+    body differ."""
+    return not cloud.is_vertex(ctx)
 
 
 def needs_change(raw: bytes) -> bool:
@@ -173,7 +181,7 @@ class Anthropic:
     framing = "sse"
 
     def encode(self, request: Request, ctx: Context) -> Encoded:
-        request, gone = without_foreign_thinking(request, unsigned=ctx.family == _ITSELF)
+        request, gone = without_foreign_thinking(request, unsigned=ctx.family in _ITSELF)
         sent = Encoded(path="/v1/messages", body={**request, "model": ctx.model}, headers=headers(ctx))
         if gone:
             sent.lose("thinking")
@@ -186,7 +194,7 @@ class Anthropic:
             sent.lose("thinking", "approximated")
         if ctx.stream != bool(request.get("stream")):
             sent.body["stream"] = ctx.stream
-        return sent
+        return cloud.vertex(sent, ctx) if cloud.is_vertex(ctx) else sent
 
     def decode(self, body: Any, ctx: Context, sent: Encoded) -> Message:
         if not isinstance(body, dict):
@@ -204,10 +212,11 @@ class Anthropic:
         return error_of(status, headers, body)
 
     def encode_count(self, request: Request, ctx: Context) -> Encoded | None:
-        request, _ = without_foreign_thinking(request, unsigned=ctx.family == _ITSELF)
+        request, _ = without_foreign_thinking(request, unsigned=ctx.family in _ITSELF)
         body = {k: v for k, v in request.items() if k not in _NOT_COUNTED}
         body["model"] = ctx.model
-        return Encoded(path="/v1/messages/count_tokens", body=body, headers=headers(ctx))
+        sent = Encoded(path="/v1/messages/count_tokens", body=body, headers=headers(ctx))
+        return cloud.vertex_count(sent, ctx) if cloud.is_vertex(ctx) else sent
 
     def decode_count(self, body: Any) -> int:
         if not isinstance(body, dict) or "input_tokens" not in body:

@@ -15,13 +15,14 @@ from typing import Any, Protocol
 
 from ccm.dialects import anthropic, anthropic_scan, cut
 from ccm.dialects.base import Context, Dialect, Encoded, Message
+from ccm.dialects.inbound.base import Renderer
 from ccm.dialects.table import DIALECTS
 from ccm.errors import BadUpstream, UpstreamError
 from ccm.messages.events import Event
 from ccm.messages.fold import Fold, unfold
 from ccm.messages.tokens import Usage
 from ccm.model import FailureKind, Target, Timeouts
-from ccm.proxy.relay import PassRelay, Relay, Renderer, TranslateRelay, incomplete
+from ccm.proxy.relay import PassRelay, Relay, TranslateRelay, incomplete
 from ccm.upstream.auth import Authorizer
 from ccm.upstream.call import Call, Watch, failure
 from ccm.upstream.sessions import Sessions

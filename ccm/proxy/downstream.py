@@ -121,7 +121,7 @@ class Downstream:
 
     # ---- streams
 
-    def commit(self, headers: Mapping[str, str], first: bytes, last: bool = False) -> None:
+    def commit(self, headers: Mapping[str, str], first: bytes, type: str, last: bool = False) -> None:
         """200 and the first events (all of them: `last`) in one write. From here on a failure can only be one
         `event: error`."""
         self.committed = True
@@ -129,7 +129,7 @@ class Downstream:
         framing = "transfer-encoding: chunked\r\n" if self.chunked else ""
         if not self.chunked:
             self.keep_alive = False
-        own = f"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n{framing}"
+        own = f"content-type: {type}\r\ncache-control: no-cache\r\n{framing}"
         head = self._head(200, headers, own)
         if self.head_only:
             self._push(head)

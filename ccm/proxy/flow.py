@@ -6,12 +6,14 @@ worker, or the pump for a stream) calls `_account` exactly once.
 
 from __future__ import annotations
 
+import json
 import re
 import time
 import zlib
 from collections.abc import Mapping
 from typing import Any
 
+from ccm.dialects.inbound.base import SURFACES, Renderer
 from ccm.errors import BadUpstream, ClientGone, Refusal, UpstreamError
 from ccm.model import Failure, FailureKind, Outcome, ProviderError, Snapshot, Target
 from ccm.observe.record import Attempt, RequestRecord
@@ -19,8 +21,8 @@ from ccm.proxy import parse
 from ccm.proxy.attempt import Answer, Wanted, attempt
 from ccm.proxy.downstream import Downstream
 from ccm.proxy.engine import Engine, new_id
+from ccm.proxy.entry import Entry
 from ccm.proxy.pump import Stream
-from ccm.proxy.relay import Native, Renderer
 from ccm.routing import failover, failures
 from ccm.routing.classify import Ask
 from ccm.routing.router import Route, Ticket
@@ -34,17 +36,20 @@ _NOISE = re.compile(rb'"(?:stream|max_tokens)"\s*:\s*\w+\s*,?\s*')
 
 
 class Flow:
-    """One POST /v1/messages."""
+    """One request for an answer, through whatever door it came."""
 
     def __init__(
-        self, engine: Engine, raw: bytes, headers: Mapping[str, str], path_prefix: str, down: Downstream
+        self, engine: Engine, raw: bytes, headers: Mapping[str, str], entry: Entry, down: Downstream
     ) -> None:
         self.engine = engine
         self.snapshot: Snapshot = engine.snapshot
         self.down = down
         self.raw = raw
         self.headers = headers
-        self.prefix = path_prefix
+        self.entry = entry
+        self.surface = SURFACES[entry.surface]
+        self.original: dict[str, Any] = {}  # the client's own body, where it is no Messages request
+        self.losses: list[str] = []  # what its translation into one dropped
         self.started = time.monotonic()
         self.record = RequestRecord(new_id("req_"), time.time(), bytes_in=len(raw))
         self._body: dict[str, Any] | None = None
@@ -89,6 +94,23 @@ class Flow:
 
     # ---- parse, classify, choose
 
+    def _translate(self) -> None:
+        """A request of another API becomes a Messages request; from here on it is treated like any other."""
+        self.original = parse.parse(self.raw)
+        entry = self.entry
+        body, losses = self.surface.request(self.original, entry.model, entry.stream, self.headers, new_id)
+        parse.check_messages(body)
+        self.losses = [f"{loss.feature}={loss.how}" for loss in losses]
+        self.headers = {**self.headers, **self.surface.extra_headers(self.original, self.headers)}
+        self._body = body
+        self.raw = json.dumps(body, separators=(",", ":")).encode()
+
+    def _renderer(self) -> Renderer:
+        record = self.record
+        return self.surface.renderer(
+            record.asked_model, self._body or {}, self.original, new_id, int(record.at)
+        )
+
     def body(self) -> dict[str, Any]:
         """The parsed request, parsed and checked on first use."""
         if self._body is None:
@@ -99,6 +121,9 @@ class Flow:
 
     def _run(self) -> bool:
         record = self.record
+        record.surface = self.entry.surface
+        if not self.surface.native:
+            self._translate()
         peeked = parse.peek(self.raw)
         if peeked is None:
             body = self.body()
@@ -110,7 +135,7 @@ class Flow:
             stream=stream,
             headers=self.headers,
             size_bytes=len(self.raw),
-            path_prefix=self.prefix,
+            path_prefix=self.entry.prefix,
             body=self.body,
             raw=self.raw,
         )
@@ -121,7 +146,15 @@ class Flow:
         record.session, record.request_class = route.session, route.request_class
         record.route = route.reason
         want = Wanted(
-            self.raw, self.body, model, stream, self.headers, route.session, Native, tokens=ask.input_tokens()
+            self.raw,
+            self.body,
+            model,
+            stream,
+            self.headers,
+            route.session,
+            self._renderer,
+            native=self.surface.native,
+            tokens=ask.input_tokens(),
         )
         thinking = b'"thinking"' in self.raw
         return self._try_all(want, route, thinking)
@@ -225,9 +258,9 @@ class Flow:
         headers["x-ccm-model"] = safe_value(answer.target.model)
         headers["x-ccm-route"] = safe_value(record.route)
         headers["x-ccm-attempts"] = safe_value(",".join(f"{a.endpoint}={a.result}" for a in record.attempts))
-        if answer.losses:
-            record.losses = answer.losses
-            headers["x-ccm-loss"] = safe_value(", ".join(answer.losses), 1024)
+        if losses := self.losses + answer.losses:
+            record.losses = losses
+            headers["x-ccm-loss"] = safe_value(", ".join(losses), 1024)
         return headers
 
     def _deliver(self, want: Wanted, answer: Answer, ticket: Ticket) -> bool:
@@ -236,16 +269,22 @@ class Flow:
         try:
             if want.stream:
                 return self._commit(answer, headers, ticket)
-            if answer.body:
+            if answer.body and self.surface.native:
                 self.down.answer(200, answer.body, headers)
             else:
-                self.down.answer_json(200, answer.message, headers)
+                self.down.answer_json(200, self._message(answer), headers)
         except ClientGone:
             self._close(answer)
             self.engine.router.release(ticket, Outcome(cancelled=True))
             raise
         self._succeed(ticket)
         return False
+
+    def _message(self, answer: Answer) -> dict[str, Any]:
+        record = self.record
+        return self.surface.message(
+            answer.message or {}, record.asked_model, self.original, new_id, int(record.at)
+        )
 
     def _close(self, answer: Answer) -> None:
         if answer.call is not None:
@@ -254,12 +293,12 @@ class Flow:
     def _commit(self, answer: Answer, headers: dict[str, str], ticket: Ticket) -> bool:
         """The instant after which nothing can be undone."""
         relay, call, down = answer.relay, answer.call, self.down
-        renderer = answer.renderer or Native()
+        renderer = answer.renderer or self._renderer()
         if relay is None or call is None:  # a whole message, shown as a stream
-            down.commit(headers, answer.first, last=True)
+            down.commit(headers, answer.first, renderer.content_type, last=True)
             self._succeed(ticket)
             return False
-        down.commit(headers, answer.first, last=relay.finished)
+        down.commit(headers, answer.first, renderer.content_type, last=relay.finished)
 
         def on_end(stream: Stream) -> None:
             self._stream_ended(stream, answer.target, ticket)
@@ -320,13 +359,11 @@ class Flow:
         headers["x-ccm-attempts"] = safe_value(",".join(f"{a.endpoint}={a.result}" for a in record.attempts))
         record.ending, record.error = "failed", final.message[:500]
         self._account(final.status)
-        if final.body:
+        if final.body and self.surface.native:
             self.down.answer(final.status, final.body, headers)
         else:
-            error = {"type": final.type, "message": final.message}
-            self.down.answer_json(
-                final.status, {"type": "error", "error": error, "request_id": record.id}, headers
-            )
+            error = self.surface.error(final.status, final.type, final.message, record.id)
+            self.down.answer_json(final.status, error, headers)
         return False
 
     def _refuse(self, refusal: Refusal) -> bool:
@@ -334,10 +371,8 @@ class Flow:
         record.ending, record.error = "refused", refusal.message[:500]
         self._account(refusal.status)
         headers = {"request-id": record.id, "x-ccm-request-id": record.id, **refusal.headers}
-        error = {"type": refusal.type, "message": refusal.message}
-        self.down.answer_json(
-            refusal.status, {"type": "error", "error": error, "request_id": record.id}, headers
-        )
+        error = self.surface.error(refusal.status, refusal.type, refusal.message, record.id)
+        self.down.answer_json(refusal.status, error, headers)
         return False
 
     def _account(self, status: int) -> None:

@@ -7,6 +7,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from ccm.dialects.inbound.base import SURFACES
+from ccm.dialects.inbound.clouds import Bedrock, Vertex
+from ccm.dialects.inbound.messages import MessagesRenderer
 from ccm.dialects.table import DIALECTS
 from ccm.errors import CcmError, ClientGone, Refusal, UpstreamError
 from ccm.messages.estimate import estimate
@@ -16,7 +19,7 @@ from ccm.proxy import parse
 from ccm.proxy.attempt import Wanted, context, refuse_bad_status, send
 from ccm.proxy.downstream import Downstream
 from ccm.proxy.engine import Engine, new_id
-from ccm.proxy.relay import Native
+from ccm.proxy.entry import Entry
 from ccm.routing.classify import Ask
 from ccm.routing.rules import tier_of
 
@@ -25,17 +28,21 @@ _MAX_COUNT_BYTES = 64 * 1024
 
 
 def count_tokens(
-    engine: Engine, raw: bytes, headers: Mapping[str, str], prefix: str, down: Downstream
+    engine: Engine, raw: bytes, headers: Mapping[str, str], entry: Entry, down: Downstream
 ) -> None:
     """POST /v1/messages/count_tokens: the provider's own count where it has one, else an estimate that says so
     (header `x-ccm-estimated`). Never moves health, never fails because a provider does (R41, R45)."""
     began = time.monotonic()
     record = RequestRecord(new_id("req_"), time.time(), surface="count_tokens", bytes_in=len(raw))
     body = parse.parse(raw)
+    surface = SURFACES[entry.surface]
+    if isinstance(surface, (Bedrock, Vertex)):
+        body = surface.counting(body, entry.model)
+        raw = json.dumps(body, separators=(",", ":")).encode()
     parse.check_messages(body, counting=True)
     record.asked_model, record.request_class = body["model"], "count_tokens"
     ask = Ask(
-        model=body["model"], stream=False, headers=headers, size_bytes=len(raw), path_prefix=prefix,
+        model=body["model"], stream=False, headers=headers, size_bytes=len(raw), path_prefix=entry.prefix,
         body=lambda: body, raw=raw, surface="count_tokens",
     )  # fmt: skip
     snapshot = engine.snapshot
@@ -53,7 +60,8 @@ def count_tokens(
     record.status, record.ending, record.total_s = 200, "complete", time.monotonic() - began
     record.usage.input, record.usage.estimated = 0, True
     engine.observe(record)
-    down.answer_json(200, {"input_tokens": tokens}, answer_headers)
+    counted = surface.counted(tokens) if isinstance(surface, (Bedrock, Vertex)) else {"input_tokens": tokens}
+    down.answer_json(200, counted, answer_headers)
 
 
 def _ask_provider(
@@ -66,7 +74,7 @@ def _ask_provider(
 ) -> int | None:
     """The provider's count; None where it has no such endpoint, or none that answers now."""
     dialect = DIALECTS[target.provider.dialect]
-    want = Wanted(raw, lambda: body, body["model"], False, headers, "", Native)
+    want = Wanted(raw, lambda: body, body["model"], False, headers, "", MessagesRenderer)
     ticket = engine.router.reserve(target) if engine.counts(target.id) else None
     if ticket is None:
         return None

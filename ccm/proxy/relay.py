@@ -12,8 +12,9 @@ from typing import Any, Protocol
 
 from ccm.dialects.anthropic_scan import Scanner
 from ccm.dialects.base import Decoder
+from ccm.dialects.inbound.base import Renderer
 from ccm.errors import BadUpstream, IncompleteStream, UpstreamError
-from ccm.messages.events import PING, Event, error_event, is_content, render
+from ccm.messages.events import PING, Event, is_content, render
 from ccm.messages.tokens import Usage
 from ccm.model import FailureKind, ProviderError
 from ccm.wire.sse import Frame
@@ -27,24 +28,6 @@ _EMPTY_DELTAS = {
     "thinking": ("thinking_delta", "thinking"),
     "tool_use": ("input_json_delta", "partial_json"),
 }
-
-
-class Renderer(Protocol):
-    """One streamed answer in the client's own form (dialects.inbound); stateful."""
-
-    content_type: str
-
-    def render(self, event: Event) -> bytes:
-        """The bytes of one event; b"" where this form has none for it."""
-        ...
-
-    def fail(self, type: str, message: str, request_id: str) -> bytes:
-        """The honest last bytes of a stream that broke."""
-        ...
-
-    def alive(self) -> bytes:
-        """Keep-alive bytes while the provider is silent."""
-        ...
 
 
 class Relay(Protocol):
@@ -89,24 +72,6 @@ class Relay(Protocol):
     def alive(self, quiet_content_s: float) -> bytes:
         """Something to send while the provider is silent."""
         ...
-
-
-class Native:
-    """The Renderer of a client that speaks Messages itself."""
-
-    content_type = "text/event-stream; charset=utf-8"
-
-    def render(self, event: Event) -> bytes:
-        """The event as it is."""
-        return render(event)
-
-    def fail(self, type: str, message: str, request_id: str) -> bytes:
-        """One error event."""
-        return render(error_event(type, message, request_id))
-
-    def alive(self) -> bytes:
-        """A ping."""
-        return render(PING)
 
 
 def _broken(error: BadUpstream) -> ProviderError:

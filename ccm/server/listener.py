@@ -19,6 +19,8 @@ from typing import Any
 
 from ccm.errors import BadRequest, ClientGone, Refusal
 from ccm.proxy.downstream import Downstream
+from ccm.proxy.engine import new_id
+from ccm.proxy.entry import envelope
 from ccm.server.connection import Closed, Connection, Request
 from ccm.server.workers import Workers
 from ccm.wire.http1 import RequestHead
@@ -207,7 +209,7 @@ class Listener(ThreadingHTTPServer):
         down = Downstream(
             conn.sock, http11=True, keep_alive=False, head_only=False, relieve=_nothing, on_release=_ignore
         )
-        error = {"type": "error", "error": {"type": refusal.type, "message": refusal.message}}
+        error = envelope(refusal.surface, refusal.status, refusal.type, refusal.message, new_id("req_"))
         try:
             down.answer_json(refusal.status, error, refusal.headers)
         except ClientGone:

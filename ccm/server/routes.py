@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from ccm.errors import ClientGone, Refusal
+from ccm.model import Snapshot
 from ccm.proxy import queries
 from ccm.proxy.downstream import Downstream
-from ccm.proxy.engine import Engine
+from ccm.proxy.engine import Engine, new_id
+from ccm.proxy.entry import Entry, envelope
 from ccm.proxy.flow import Flow
 from ccm.server import guard
 from ccm.server.connection import Request
@@ -23,17 +26,17 @@ class Visit:
     engine: Engine
     request: Request
     down: Downstream
-    prefix: str  # the provider pinned by /p/NAME, or ""
+    entry: Entry
     rest: str  # what followed the route's own path
 
 
 def _messages(visit: Visit) -> bool:
-    return Flow(visit.engine, visit.request.body, visit.request.headers, visit.prefix, visit.down).run()
+    return Flow(visit.engine, visit.request.body, visit.request.headers, visit.entry, visit.down).run()
 
 
 def _count(visit: Visit) -> bool:
     request = visit.request
-    queries.count_tokens(visit.engine, request.body, request.headers, visit.prefix, visit.down)
+    queries.count_tokens(visit.engine, request.body, request.headers, visit.entry, visit.down)
     return False
 
 
@@ -66,12 +69,15 @@ class Route:
     methods: tuple[str, ...]
     token: bool
     run: Callable[[Visit], bool]
+    surface: str = "messages"
 
 
 _GET = ("GET", "HEAD")
 ROUTES: Mapping[str, Route] = {
     "/v1/messages": Route(("POST",), True, _messages),
     "/v1/messages/count_tokens": Route(("POST",), True, _count),
+    "/v1/chat/completions": Route(("POST",), True, _messages, "chat"),
+    "/v1/responses": Route(("POST",), True, _messages, "responses"),
     "/v1/models": Route(_GET, True, _models),
     "/v1/models/*": Route(_GET, True, _models),
     "/": Route(_GET, False, _hello),
@@ -79,37 +85,63 @@ ROUTES: Mapping[str, Route] = {
     "/api/event_logging/*": Route(("POST",), False, _swallow),
     "/health": Route(_GET, False, _health),
 }
+# Claude Code's other modes; the model stands in the path, and so does whether it streams (DIALECTS 12).
+_VERTEX = r"(?:/v1(?:beta1)?)?/projects/[^/]+/locations/[^/]+/publishers/anthropic/models"
+CLOUDS: Sequence[tuple[re.Pattern[str], Route]] = (
+    (
+        re.compile(r"/model/([^/]+)/(?:invoke|(invoke-with-response-stream))"),
+        Route(("POST",), True, _messages, "bedrock"),
+    ),
+    (re.compile(r"/model/([^/]+)/count-tokens()"), Route(("POST",), True, _count, "bedrock")),
+    (re.compile(_VERTEX + r"/()count-tokens:rawPredict()"), Route(("POST",), True, _count, "vertex")),
+    (
+        re.compile(_VERTEX + r"/([^/:]+):(?:rawPredict|(streamRawPredict))"),
+        Route(("POST",), True, _messages, "vertex"),
+    ),
+)
 _PREFIX = re.compile(r"/p/([A-Za-z0-9_.-]{1,64})(?=/)")
 
 
-def find(path: str) -> tuple[Route | None, str, str]:
-    """(route, pinned provider, rest of the path)."""
+def find(path: str) -> tuple[Route | None, Entry, str]:
+    """(route, how the request comes in, rest of the path)."""
     prefix = ""
     match = _PREFIX.match(path)
     if match is not None:
         prefix, path = match[1], path[match.end() :]
+    path = path.removeprefix("/anthropic") or "/"  # Claude Code in Foundry mode
     if path.startswith("/v1/v1/"):  # a base URL that ends in /v1
         path = path[3:]
     if len(path) > 1:
         path = path.rstrip("/") or "/"
+    rest = ""
     route = ROUTES.get(path)
+    if route is None:
+        parent, _, rest = path.rpartition("/")
+        route = ROUTES.get(f"{parent}/*")
+    if route is None and path.startswith("/v1/models/"):  # names with a provider before a slash
+        route, rest = ROUTES["/v1/models/*"], path[len("/v1/models/") :]
     if route is not None:
-        return route, prefix, ""
-    parent, _, rest = path.rpartition("/")
-    if (route := ROUTES.get(f"{parent}/*")) is not None:
-        return route, prefix, rest
-    if path.startswith("/v1/models/"):  # names with a provider before a slash
-        return ROUTES["/v1/models/*"], prefix, path[len("/v1/models/") :]
-    return None, prefix, ""
+        return route, Entry(route.surface, prefix), rest
+    for pattern, cloud in CLOUDS:
+        if (found := pattern.fullmatch(path)) is not None:
+            return cloud, Entry(cloud.surface, prefix, unquote(found[1]), bool(found[2])), ""
+    return None, Entry(prefix=prefix), ""
 
 
 def admit(engine: Engine, head: RequestHead, local: tuple[str, int]) -> None:
     """Decides from the head alone; raises Refusal before a body is read."""
+    route, entry, _ = find(_path(head.target))
+    try:
+        _admit(engine.snapshot, route, head, local)
+    except Refusal as refusal:
+        refusal.surface = entry.surface
+        raise
+
+
+def _admit(snapshot: Snapshot, route: Route | None, head: RequestHead, local: tuple[str, int]) -> None:
     headers = head.headers
-    snapshot = engine.snapshot
     guard.check_host(headers, head.target, local, snapshot.allowed_hosts)
     guard.check_browser(headers)
-    route, _, _ = find(_path(head.target))
     if route is None:
         raise Refusal(404, "not_found_error", "Not found: this path does not exist here.")
     if head.method not in route.methods:
@@ -133,13 +165,13 @@ def _path(target: str) -> str:
 
 def handle(engine: Engine, request: Request, down: Downstream) -> bool:
     """Answers an admitted request. True: the connection is answered for by the pump."""
-    route, prefix, rest = find(request.path)
+    route, entry, rest = find(request.path)
     assert route is not None, "admit() lets only known paths in"
     try:
-        return route.run(Visit(engine, request, down, prefix, rest))
+        return route.run(Visit(engine, request, down, entry, rest))
     except Refusal as refusal:
         if down.committed:
             raise ClientGone from None
-        error = {"type": "error", "error": {"type": refusal.type, "message": refusal.message}}
+        error = envelope(entry.surface, refusal.status, refusal.type, refusal.message, new_id("req_"))
         down.answer_json(refusal.status, error, refusal.headers)
         return False

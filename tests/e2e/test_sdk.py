@@ -12,9 +12,6 @@ from tests import answers
 from tests.gateway import Gateway, providers
 from tests.upstream import Upstream
 
-pytestmark = pytest.mark.xfail(
-    raises=openai.NotFoundError, strict=True, reason="ccm has no Chat Completions and Responses doors yet"
-)
 DIALECTS = ("anthropic", "openai_chat", "gemini")
 TOOL = {"name": "get_weather", "input": {"city": "Zürich"}}
 TOOLS: list[Any] = [

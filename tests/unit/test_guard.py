@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ccm.errors import Refusal
+from ccm.proxy.entry import Entry
 from ccm.server import guard, routes
 
 LOCAL = ("127.0.0.1", 13456)
@@ -116,7 +117,32 @@ def test_bodies_are_plain_json(headers):
     ],
 )
 def test_paths(path, found, prefix, rest):
-    assert routes.find(path) == (routes.ROUTES[found], prefix, rest)
+    route = routes.ROUTES[found]
+    assert routes.find(path) == (route, Entry(route.surface, prefix), rest)
+
+
+@pytest.mark.parametrize(
+    ("path", "entry"),
+    [
+        ("/v1/chat/completions", Entry("chat")),
+        ("/p/x/v1/responses", Entry("responses", "x")),
+        ("/anthropic/v1/messages", Entry()),
+        (
+            "/model/us.anthropic.claude-x-v1%3A0/invoke",
+            Entry("bedrock", "", "us.anthropic.claude-x-v1:0", False),
+        ),
+        ("/model/m/invoke-with-response-stream", Entry("bedrock", "", "m", True)),
+        (
+            "/v1/projects/p/locations/l/publishers/anthropic/models/m@1:streamRawPredict",
+            Entry("vertex", "", "m@1", True),
+        ),
+        ("/projects/p/locations/l/publishers/anthropic/models/m:rawPredict", Entry("vertex", "", "m", False)),
+    ],
+)
+def test_other_apis(path, entry):
+    route, found, rest = routes.find(path)
+    assert route is not None
+    assert (found, rest) == (entry, "")
 
 
 @pytest.mark.parametrize("path", ["/v2/messages", "/p/x", "/../etc/passwd", "/v1", "/v1/messages/x/y"])

@@ -153,7 +153,7 @@ class Answer:
                 self.annotations.append({"type": found.pop("type"), "url_citation": found})
         if kind != "tool_use":
             return []
-        missing = [] if "".join(self._arguments).strip() else [chat_request.dumped(self._given or {})]
+        missing = [] if "".join(self._arguments).strip() else [finish.dumped(self._given or {})]
         if self._free is None:
             return self._more("".join(missing))
         pieces = [self._free.feed(piece) for piece in missing]

@@ -6,7 +6,6 @@ signature and place (`reasoning_details.id`, see `place`): from them the turn is
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -269,12 +268,3 @@ def _joined(details: list[Any]) -> list[dict[str, Any]]:
             elif value is not None:
                 last[key] = value
     return out
-
-
-def dumped(input: Any) -> str:
-    """A call's input as JSON text; what was no JSON when it came goes out as it came."""
-    if isinstance(input, dict) and set(input) == {"__unparsedToolInput"}:
-        raw = input["__unparsedToolInput"]
-        if isinstance(raw, dict) and isinstance(raw.get("raw"), str):
-            return str(raw["raw"])
-    return json.dumps(input if input is not None else {}, ensure_ascii=False, separators=(",", ":"))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
+from ccm.messages.events import Event
+from ccm.messages.fold import unfold
 from ccm.messages.tokens import Usage
 
 CONTEXT = re.compile(r"prompt is too long|context (?:window|length|limit)|exceed context", re.IGNORECASE)
+_UNPARSED = '{"__unparsedToolInput"'
 # A refusal of ours begins with the field it is about: "messages.3.content: ..."
 _FIELD = re.compile(
     r"(model|messages|input|tools|functions|tool_choice|response_format|text|stop|n|stream|max_tokens|reasoning"
@@ -58,3 +63,23 @@ def url_citations(citations: list[Any], start: int, end: int) -> list[dict[str, 
                 {"type": "url_citation", "start_index": start, "end_index": end, "url": url, "title": title}
             )
     return out
+
+
+def events_of(message: dict[str, Any]) -> Iterator[Event]:
+    """The events of a whole answer. A call whose arguments were no JSON (`messages.fold` keeps them in a wrapping that
+    Claude Code knows) says them again as they came: OpenAI's clients read arguments as text."""
+    for event in unfold(message):
+        piece = event.get("delta", {}).get("partial_json")
+        if isinstance(piece, str) and piece.startswith(_UNPARSED):
+            raw = dumped(json.loads(piece))
+            event = {**event, "delta": {**event["delta"], "partial_json": raw}}
+        yield event
+
+
+def dumped(input: Any) -> str:
+    """A call's input as JSON text; what was no JSON when it came goes out as it came."""
+    if isinstance(input, dict) and set(input) == {"__unparsedToolInput"}:
+        raw = input["__unparsedToolInput"]
+        if isinstance(raw, dict) and isinstance(raw.get("raw"), str):
+            return str(raw["raw"])
+    return json.dumps(input if input is not None else {}, ensure_ascii=False, separators=(",", ":"))

@@ -11,7 +11,6 @@ from ccm.dialects.inbound.chat_answer import Answer, ChatRenderer
 from ccm.dialects.inbound.messages import NewId
 from ccm.dialects.inbound.parts import Losses
 from ccm.dialects.inbound.responses_answer import ResponsesRenderer
-from ccm.messages.fold import unfold
 from ccm.model import EMPTY
 
 _LATER_SYSTEM_BETA = "mid-conversation-system-2026-04-07"
@@ -73,7 +72,7 @@ class Chat:
     ) -> dict[str, Any]:
         """The chat.completion object of a whole Messages answer."""
         answer = Answer(original)
-        for event in unfold(message):
+        for event in finish.events_of(message):
             answer.deltas(event)
         choice = {
             "index": 0,
@@ -138,7 +137,7 @@ class Responses:
     ) -> dict[str, Any]:
         """The response object of a whole Messages answer."""
         renderer = ResponsesRenderer(asked_model, original, new_id, created_s)
-        for event in unfold(message):
+        for event in finish.events_of(message):
             renderer.take(event)
         return renderer.response
 

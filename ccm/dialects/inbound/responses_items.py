@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ccm.dialects.inbound.chat_request import dumped
+from ccm.dialects.inbound.finish import dumped
 from ccm.dialects.inbound.toolbox import Offer
 
 Item = dict[str, Any]

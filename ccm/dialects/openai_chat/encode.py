@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from typing import Any
+from urllib.parse import quote
 
 from ccm.dialects import history, tools
 from ccm.dialects.base import Context, Request
@@ -25,8 +26,7 @@ _UNKNOWN = (
 def encode(request: Request, ctx: Context) -> Sent:
     """The request for `POST {base_url}/chat/completions`. Raises Refusal (400) for Files API references."""
     policy = policy_of(ctx)
-    version = ctx.options.get("api_version")
-    sent = Sent(path="/chat/completions" + (f"?api-version={version}" if version else ""), body={})
+    sent = Sent(path=_path(ctx), body={})
     sent.seen_ids = history.call_ids(request)
     effort = effort_of(request)
     past = history.read(request, sent.lose)
@@ -58,6 +58,13 @@ def encode(request: Request, ctx: Context) -> Sent:
         if request.get(field):
             sent.lose(field)
     return sent
+
+
+def _path(ctx: Context) -> str:
+    """Azure's dated API versions name the deployment in the path and the version in the query (DIALECTS 14)."""
+    version = ctx.options.get("api_version")
+    deployment = f"/deployments/{quote(ctx.model, safe='')}" if ctx.options.get("deployments") else ""
+    return f"{deployment}/chat/completions" + (f"?api-version={version}" if version else "")
 
 
 def _limits(body: dict[str, Any], request: Request, ctx: Context, policy: Policy, sent: Sent) -> None:
