@@ -20,7 +20,7 @@ from ccm.config import load, secrets
 from ccm.control import actions, unix
 from ccm.control.state import State, home_directory, socket_path
 from ccm.errors import ConfigError, ControlError
-from ccm.model import FailureKind, ProviderError, Snapshot
+from ccm.model import FailureKind, ProviderError, Secret, Snapshot
 from ccm.observe.log import Log, open_log
 from ccm.observe.metrics import Metrics
 from ccm.observe.record import RequestRecord
@@ -57,8 +57,9 @@ class App:
         self.router = Router()
         self._register_keys(snapshot)
         self.router.install(snapshot)
-        auth = Authorizer(sources.env, snapshot.auth_token)
+        auth = Authorizer(sources.env, snapshot.auth_token, redactor.register)
         self.engine = Engine(snapshot, self.router, Sessions(), auth, book, self._observe, self._fault)
+        self.engine.clean = redactor.clean
         self.listener = Listener(
             snapshot.host,
             snapshot.port,
@@ -106,6 +107,7 @@ class App:
             self._register_keys(snapshot)
             self.router.install(snapshot)
             self.engine.snapshot = snapshot
+            self.engine.auth.own_token = snapshot.auth_token
             self.engine.sessions.keep(snapshot.providers.values())
             self.log.info("configuration reloaded", generation=snapshot.generation, path=snapshot.path)
             return {"generation": snapshot.generation, "warnings": [str(w) for w in snapshot.warnings]}
@@ -169,6 +171,10 @@ class App:
             for key in provider.keys:
                 if key.secret is not None:
                     self.redactor.register(key.secret)
+            proxy_auth = provider.options.get("proxy_auth")
+            if isinstance(proxy_auth, Secret):
+                self.redactor.register(proxy_auth)
+                self.redactor.register(proxy_auth.reveal().partition(":")[2])
 
 
 class Sources:

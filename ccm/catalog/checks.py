@@ -19,6 +19,7 @@ from ccm.model import Problem
 
 Where = tuple[str, ...]
 _AT = re.compile(r"\(at line (\d+), column (\d+)\)")
+_TWICE = re.compile(r"cannot declare \((.*)\) twice")
 
 
 def bundled_text(name: str) -> str:
@@ -32,6 +33,13 @@ def parse(text: str, file: str) -> dict[str, Any]:
         return tomli.loads(text)
     except tomli.TOMLDecodeError as error:
         line, column, message = syntax_error(error)
+        twice = _TWICE.match(message)
+        if twice:
+            key = ".".join(re.findall(r"'([^']*)'", twice[1]))
+            fix = (
+                "give one of them another name, and a type" if key.startswith("providers.") else "make it one"
+            )
+            raise ConfigError([Problem(file, line, key, "has a table already", fix)]) from None
         place = f"column {column}: " if column else ""
         raise ConfigError([Problem(file, line, "", f"{place}{message}")]) from None
     except RecursionError:

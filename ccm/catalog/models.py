@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,11 @@ class ModelBook:
     def names(self) -> tuple[str, ...]:
         """Every full model name the book holds (no families, no sellers' own entries), in file order."""
         return tuple(name for name, entry in self._entries.items() if not entry.prefix and "/" not in name)
+
+    def all(self) -> Iterator[tuple[str, ModelFacts, bool]]:
+        """(name, facts, whether it stands for every name that starts so) of each entry, in file order."""
+        for name, entry in self._entries.items():
+            yield name, replace(entry.facts, name=name), entry.prefix
 
     def with_entries(self, entries: Mapping[str, _Entry]) -> ModelBook:
         """A book where `entries` stand before this one's of the same name."""

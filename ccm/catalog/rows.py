@@ -16,7 +16,17 @@ from ccm.catalog.checks import Checked, Where, bundled_text, parse
 from ccm.catalog.models import ModelBook, bundled
 from ccm.model import DIALECTS, TIERS
 
-AUTH_SCHEMES = ("bearer", "x-api-key", "api-key", "x-goog-api-key", "none", "sigv4", "google", "azure")
+AUTH_SCHEMES = (
+    "bearer",
+    "x-api-key",
+    "api-key",
+    "x-goog-api-key",
+    "none",
+    "sigv4",
+    "google",
+    "azure",
+    "passthrough",
+)
 
 # Deviations from a dialect that a row or a user may name; what each type of provider does anyway is the dialect's own
 # table (dialects.openai_chat.policy). A unit test holds this list and the dialects' tables together.

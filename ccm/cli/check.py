@@ -1,7 +1,8 @@
 """`ccm check`: is the configuration right, and what would run. It asks no provider and shows no key.
 
-Exit code 0 when ccm would start, 2 when it would not; warnings don't change that. Light: nothing here may pull in the
-HTTP libraries, because people run it after every change of the file.
+Key commands are run, so that a broken one is found here and not at the first request. Exit code 0 when ccm would start
+and has a key, 2 when not; warnings don't change that. Light: nothing here may pull in the HTTP libraries, because people
+run it after every change of the file.
 """
 
 from __future__ import annotations
@@ -11,20 +12,21 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ccm.catalog.rows import bundled_rows
 from ccm.cli import render
 from ccm.cli.arguments import EXIT_CODES, OK, USAGE
-from ccm.config import load
+from ccm.config import commands, load
 from ccm.errors import ConfigError
 from ccm.model import TIERS, KeySource, Problem, Provider, Snapshot
 from ccm.observe.log import escape
 from ccm.routing import rules
 
 _DESCRIPTION = """Checks a configuration without running it, and shows what would run: providers, where their keys come
-from (never the keys), and which model each tier of Claude becomes. Asks no provider anything."""
+from (never the keys), and which model each tier of Claude becomes. Runs the key commands; asks no provider anything."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config", metavar="FILE", help="the configuration (default: where ccm start would find it)"
     )
     parser.add_argument("--listen", metavar="HOST:PORT", help="as for ccm start")
+    parser.add_argument("--no-commands", action="store_true", help="do not run the key commands")
     parser.add_argument(
         "--json", action="store_true", help="for programs: one JSON object on standard output"
     )
@@ -45,13 +48,36 @@ def run(args: argparse.Namespace, env: Mapping[str, str] = os.environ) -> int:
     try:
         snapshot = load.read(args.config, env, listen=getattr(args, "listen", None))
         load.book(snapshot)
+        if not args.no_commands:
+            snapshot = _with_commands_run(snapshot, env)
     except ConfigError as error:
         return _refused(error, args, env)
     if args.json:
-        print(json.dumps(report(snapshot), indent=2, ensure_ascii=False))
+        print(json.dumps(report(snapshot, not args.no_commands), indent=2, ensure_ascii=False))
     else:
-        print(_text(snapshot, render.screen()))
+        print(_text(snapshot, render.screen(), not args.no_commands))
     return OK
+
+
+def _with_commands_run(snapshot: Snapshot, env: Mapping[str, str]) -> Snapshot:
+    """The snapshot without the endpoints whose key command gives no key, and with a warning for each. Raises ConfigError
+    when none is left."""
+    count = sum(e.key is not None and e.key.kind == "command" for e in snapshot.endpoints)
+    if not count:
+        return snapshot
+    tell = sys.stderr.isatty()
+    if tell:
+        print(
+            f"running {count} key command{'s' if count != 1 else ''} ...", end="", file=sys.stderr, flush=True
+        )
+    faults = commands.failing(snapshot, env)
+    if tell:
+        print("\r" + " " * 40 + "\r", end="", file=sys.stderr, flush=True)
+    failed = {fault.key.split(".", 1)[1].rpartition(".")[0] for fault in faults}
+    left = tuple(e for e in snapshot.endpoints if e.provider.name not in failed)
+    if not left:
+        raise ConfigError(faults)
+    return replace(snapshot, endpoints=left, warnings=(*snapshot.warnings, *faults))
 
 
 def _refused(error: ConfigError, args: argparse.Namespace, env: Mapping[str, str]) -> int:
@@ -76,7 +102,7 @@ def _path(config: str | None, env: Mapping[str, str]) -> Path | None:
         return None
 
 
-def report(snapshot: Snapshot) -> dict[str, Any]:
+def report(snapshot: Snapshot, commands_ran: bool = False) -> dict[str, Any]:
     """Everything `ccm check` shows, as JSON. No keys: only where they come from."""
     usable = {endpoint.provider.name for endpoint in snapshot.endpoints}
     return {
@@ -90,7 +116,7 @@ def report(snapshot: Snapshot) -> dict[str, Any]:
             "backoff_ms": snapshot.failover.backoff_ms,
             "deadline_s": snapshot.failover.deadline_s,
         },
-        "providers": [_provider(snapshot, p, p.name in usable) for p in ordered(snapshot)],
+        "providers": [_provider(snapshot, p, p.name in usable, commands_ran) for p in ordered(snapshot)],
         "models": {k: v if isinstance(v, str) else dict(v) for k, v in snapshot.models.items()},
         "warnings": [_problem(w) for w in snapshot.warnings],
     }
@@ -101,7 +127,7 @@ def ordered(snapshot: Snapshot) -> list[Provider]:
     return sorted(snapshot.providers.values(), key=lambda p: p.priority)
 
 
-def _provider(snapshot: Snapshot, provider: Provider, usable: bool) -> dict[str, Any]:
+def _provider(snapshot: Snapshot, provider: Provider, usable: bool, commands_ran: bool) -> dict[str, Any]:
     return {
         "name": provider.name,
         "type": provider.type,
@@ -112,17 +138,22 @@ def _provider(snapshot: Snapshot, provider: Provider, usable: bool) -> dict[str,
         "priority": provider.priority,
         "weight": provider.weight,
         "keys": [
-            {"kind": key.kind, "name": key.name, "found": _found(key), "problem": key.problem}
+            {
+                "kind": key.kind,
+                "name": key.name,
+                "found": _found(key, usable, commands_ran),
+                "problem": key.problem,
+            }
             for key in provider.keys
         ],
         "models": {tier: _model(snapshot, provider, tier) for tier in TIERS},
     }
 
 
-def _found(key: KeySource) -> bool | None:
-    """Whether the key is there; None for a command, which is not run here."""
+def _found(key: KeySource, usable: bool, commands_ran: bool) -> bool | None:
+    """Whether the key is there; None for a command that was not run."""
     if key.kind == "command":
-        return None
+        return usable if commands_ran else None
     return key.secret is not None or (key.kind == "none" and not key.problem)
 
 
@@ -148,7 +179,7 @@ def _address(snapshot: Snapshot) -> str:
     return f"{host}:{snapshot.port}"
 
 
-def _text(snapshot: Snapshot, on: render.Screen) -> str:
+def _text(snapshot: Snapshot, on: render.Screen, commands_ran: bool) -> str:
     usable = {endpoint.provider.name for endpoint in snapshot.endpoints}
     providers = ordered(snapshot)
     settings = snapshot.failover
@@ -168,7 +199,7 @@ def _text(snapshot: Snapshot, on: render.Screen) -> str:
         "\n".join(f"{on.paint(name.ljust(13), 'dim')}  {escape(value)}" for name, value in facts),
         render.table(
             ["provider", "dialect", "key", "state"],
-            [[p.name, p.dialect, _key_text(p), _state(p, p.name in usable)] for p in providers],
+            [[p.name, p.dialect, _key_text(p), _state(p, p.name in usable, commands_ran)] for p in providers],
             on,
         ),
         render.table(
@@ -199,13 +230,13 @@ def _key_text(provider: Provider) -> str:
     return ", ".join(names) or "none needed"
 
 
-def _state(provider: Provider, usable: bool) -> render.Cell:
+def _state(provider: Provider, usable: bool, commands_ran: bool) -> render.Cell:
     if not provider.enabled:
         return render.Cell("switched off", "dim")
     missing = sum(1 for key in provider.keys if key.problem)
     if not usable:
         return render.Cell("no key", "red")
-    if any(key.kind == "command" for key in provider.keys):
+    if not commands_ran and any(key.kind == "command" for key in provider.keys):
         return render.Cell("ready (command not run)", "green")
     if missing:
         return render.Cell(f"ready, {missing} of {len(provider.keys)} keys missing", "yellow")

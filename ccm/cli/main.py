@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Sequence
 
@@ -17,6 +18,8 @@ _EPILOG = """examples:
   ccm start --demo                       without any key: two scripted providers, one of them failing now and then
   ccm start --config ./ccm-config.toml   with this configuration
   ccm check                              what is wrong with the configuration, and where
+  ccm providers                          what ccm can talk to; `ccm providers NAME` with a ready snippet
+  ccm test                               one small real request to every configured provider and tier
   ccmctl status                          what the running ccm does (see `ccmctl --help`)
 
 files:
@@ -28,6 +31,13 @@ environment:
   CCM_LOG_FORMAT  text (default) or json           NO_COLOR        no colours
 
 """
+# Commands with a module of their own: add_arguments(parser) and run(args) -> exit code; imported when they run.
+_COMMANDS = {
+    "check": ("ccm.cli.check", "check a configuration without running it"),
+    "providers": ("ccm.cli.providers", "the providers ccm knows, and where their keys are"),
+    "models": ("ccm.cli.models", "the models ccm knows, with windows and prices"),
+    "test": ("ccm.cli.try_out", "ask every configured provider one small question"),
+}
 _START = """Runs ccm in the foreground until SIGTERM or Ctrl-C; running requests end first (a second signal ends
 them at once). SIGHUP, and `ccmctl reload`, read the configuration again. `ccmctl start` does the same in the background."""
 
@@ -75,22 +85,20 @@ def _run(words: list[str]) -> int:
         metavar="PATH",
         help="the control socket (default: $CCM_SOCKET, else in ~/.claude-code-mux)",
     )
-    check = below.add_parser("check", help="check a configuration without running it")
+    command = next((word for word in words if not word.startswith("-")), "")
+    for name, (module, told) in _COMMANDS.items():
+        parser = below.add_parser(name, help=told)
+        if name == command:
+            importlib.import_module(module).add_arguments(parser)
     below.add_parser("ctl", help="the same as ccmctl", add_help=False)
     below.add_parser("quickstart", help="the same as ccm-quickstart", add_help=False)
     below.add_parser("version", help="print the version")
-    if "check" in words:
-        from ccm.cli.check import add_arguments
-
-        add_arguments(check)
     given = top.parse_args(words)
     if given.command is None:
         top.print_help(sys.stderr)
         return USAGE
-    if given.command == "check":
-        from ccm.cli.check import run as run_check
-
-        return run_check(given)
+    if given.command in _COMMANDS:
+        return int(importlib.import_module(_COMMANDS[given.command][0]).run(given))
     if given.command == "version":
         print(f"ccm {__version__}")
         return 0

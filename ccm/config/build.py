@@ -18,7 +18,9 @@ from ccm.config import checks, schema, urls
 from ccm.config.options import resolve
 from ccm.config.providers import Built, Surroundings, build_provider
 from ccm.config.read import Reading
+from ccm.config.routes import build_routing
 from ccm.model import Endpoint, FailoverSettings, Provider, Snapshot
+from ccm.routing.settings import Steered
 
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1", "[::1]")
 
@@ -42,12 +44,14 @@ def build(reading: Reading, origin: Origin, book: ModelBook) -> Snapshot:
     listen = _listen(reading, origin)
     token = str(reading.get("proxy", "auth_token"))
     around = Surroundings(origin.env, origin.base, origin.home, token, origin.demo_url, book)
+    _check_names(reading)
     built = [build_provider(reading, name, around) for name in reading.names("providers")]
     if not built and not reading.problems:
         reading.problem((), "names no provider", f"add a table [providers.NAME]; known are {_some_rows()}")
     providers = {b.provider.name: b.provider for b in built if b is not None}
     endpoints = tuple(e for b in built if b is not None for e in b.endpoints)
     models = _models(reading, providers)
+    routing = build_routing(reading, providers, endpoints)
     if not endpoints and not reading.problems:
         _nothing_usable(reading, [b for b in built if b is not None])
     reading.raise_all()
@@ -77,9 +81,20 @@ def build(reading: Reading, origin: Origin, book: ModelBook) -> Snapshot:
         "log_file": _log_file(reading, origin),
         "warnings": tuple(sorted(reading.warnings, key=lambda p: p.line or 0)),
         "demo": origin.demo,
+        "routing": routing,
     }
     reading.raise_all()
-    return Snapshot(**fields)
+    return Steered(**fields)
+
+
+def _check_names(reading: Reading) -> None:
+    """Names are written into headers, paths and commands: two that differ in case only would be mistaken."""
+    seen: dict[str, str] = {}
+    for name in reading.names("providers"):
+        first = seen.setdefault(name.lower(), name)
+        if first != name:
+            told = f"has the name of providers.{first} but for its case"
+            reading.problem(("providers", name), told, "give one of them another name")
 
 
 def _listen(reading: Reading, origin: Origin) -> urls.Listen:

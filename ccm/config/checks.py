@@ -132,6 +132,8 @@ def quirks(value: Any) -> Fault | None:
 
 
 def proxy(value: Any) -> Fault | None:
+    if value == "env":  # the one the environment names
+        return None
     try:
         urls.check_proxy(value)
     except urls.BadAddress as error:

@@ -5,7 +5,10 @@ asked over the network; `upstream.aws` and `upstream.gcp` do that, at the first 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+
+from ccm.model import KeySource
 
 _DMI = Path("/sys/class/dmi/id")
 
@@ -58,6 +61,29 @@ def google_source(env: Mapping[str, str], home: Path, dmi: Path = _DMI) -> str:
     if env.get("GCE_METADATA_HOST") or _line(dmi / "product_name").startswith("Google"):
         return "metadata server"
     return ""
+
+
+def cloud_key(
+    auth: str, found: KeySource | None, profile: str, env: Mapping[str, str], home: Path
+) -> KeySource | None:
+    """The key source of a provider whose own variables gave `found`, for the schemes that look for more: "sigv4",
+    "google", and "passthrough", which needs nothing here. None where `found` stands."""
+    if auth == "passthrough":
+        return KeySource("none", "the client's own key")
+    if auth not in ("sigv4", "google") or (found is not None and found.secret and not profile):
+        return None
+    place = aws_source(env, home, profile) if auth == "sigv4" else google_source(env, home)
+    if place:
+        return KeySource("none", place)
+    if auth == "sigv4":
+        names = f"{found.name} nor " if found is not None else ""
+        problem = f"neither {names}AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY is set, and no profile, container or instance role is in sight"
+        return KeySource("env", "AWS_ACCESS_KEY_ID", None, problem)
+    if found is None:
+        return KeySource(
+            "env", "GOOGLE_APPLICATION_CREDENTIALS", None, "there are no application default credentials"
+        )
+    return replace(found, problem=f"there are no application default credentials, and {found.problem}")
 
 
 def _path(text: str, home: Path) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ccm.catalog.models import ModelBook, bundled, load_book
 from ccm.catalog.rows import Row, bundled_rows
-from ccm.config import build, schema, secrets
+from ccm.config import build, legacy, schema, secrets
 from ccm.config.build import Origin
 from ccm.config.options import resolve
 from ccm.config.read import Reading
@@ -85,8 +85,10 @@ def load(
 
     Raises ConfigError with all problems at once, each with file, line, key, text and fix.
     """
-    text, warnings = _text(path)
-    reading = Reading(text, path.name)
+    written, warnings = _text(path)
+    text, old = legacy.modern(written, path.name)
+    warnings += old
+    reading = Reading(text, path.name, located=not old)
     reading.warnings.extend(warnings)
     if reading.given("proxy", "auth_token") and os.stat(path).st_mode & 0o077:
         reading.warn(("proxy", "auth_token"), "can be read by others", f"run chmod 600 {path}")
@@ -127,7 +129,7 @@ def book(snapshot: Snapshot) -> ModelBook:
     if not snapshot.path:
         return bundled()
     path = Path(snapshot.path)
-    text, _ = _text(path)
+    text, _ = legacy.modern(_text(path)[0], path.name)
     return _book(Reading(text, path.name), path.parent, home_of(os.environ))
 
 

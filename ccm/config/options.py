@@ -6,6 +6,7 @@ Reading. It opens no file; it looks whether those the configuration names can be
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Mapping
@@ -14,11 +15,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ccm.catalog.rows import Row, RowEndpoint
-from ccm.config import checks, schema
+from ccm.config import schema
 from ccm.config.read import Reading
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
-_FILES = ("ca_bundle", "client_cert")
+_FILES = ("ca_bundle", "client_cert", "client_key")
 _PLACES = ("region", "project", "resource")
 _DATED = re.compile(r"20\d\d-\d\d-\d\d")
 # Bedrock's inference profiles are named after the continent of the region.
@@ -37,7 +38,7 @@ def provider_options(
     """All options by name; "" for those that nobody gives. Notes what is missing, malformed or unheard of."""
     options: dict[str, Any] = dict(row.constants)
     version = options["api_version"] = reading.get(*at, "api_version")
-    options["proxy"] = reading.get(*at, "proxy")
+    options["profile"] = reading.get(*at, "profile")
     for key in _FILES:
         name = str(reading.get(*at, key))
         if name:
@@ -46,8 +47,11 @@ def provider_options(
             if not (path.is_file() and os.access(path, os.R_OK)):
                 reading.problem((*at, key), f"{path} is not a readable file")
     own_address = reading.given(*at, "base_url")
-    if endpoint.classic_url and is_classic(version) and not own_address:
+    if is_classic(version) and not own_address and any(e.classic_url for e in row.endpoints):
         options["deployments"] = True
+        if not endpoint.classic_url:
+            told = f"{version} is a version of the classic API, which has no {endpoint.dialect}"
+            reading.problem((*at, "api_version"), told, "leave out dialect or api_version")
     needed = set() if own_address else set(_PLACEHOLDER.findall(endpoint.base_url))
     if "region_host" in needed:
         needed.add("region")
@@ -94,7 +98,7 @@ def fill(template: str, options: Mapping[str, Any]) -> str:
 
 def _check(reading: Reading, where: tuple[str, ...], row: Row, option: str, value: str) -> None:
     known = row.known.get(option, ())
-    near = checks.nearest(value, known)
+    near = next(iter(difflib.get_close_matches(value, known, 1, 0.75)), "")
     fix = f"did you mean {near}?" if near else f'for example "{known[0]}"' if known else ""
     form = row.forms.get(option)
     if form and not re.fullmatch(form, value):

@@ -16,11 +16,22 @@ from ccm.catalog.models import ModelBook
 from ccm.catalog.models import nearest as nearest_model
 from ccm.catalog.rows import Row, RowEndpoint, bundled_rows, find_row
 from ccm.config import checks, schema, secrets, urls
+from ccm.config.clouds import cloud_key
 from ccm.config.options import fill, is_classic, provider_options, resolve
+from ccm.config.proxies import proxy_options
 from ccm.config.read import Reading
 from ccm.model import DIALECTS, TIERS, Endpoint, KeySource, Provider, Timeouts
 
 Place = tuple[tuple[str, ...], str, str]  # where, what is wrong, what to do
+# What helps where a key file can't be used ("": the problem says it); by words of the problem, the rest is its content.
+_FILE_FIXES = (
+    ("run chmod", ""),
+    ("JSON document", ""),
+    ("does not exist", "create it, with the key in one line, and run chmod 600"),
+    ("is not a file", "name the file that holds the key"),
+    ("belongs to another user", "copy it, or chown it to yourself"),
+    ("can't be read", "look at its permissions and those of its directories"),
+)
 _KEY_WAYS = ("api_key_env", "api_key_file", "api_key_command")
 _TIMEOUTS = tuple(key.path[-1] for key in schema.KEYS if key.path[2:3] == ("timeouts",))
 
@@ -60,6 +71,7 @@ def build_provider(reading: Reading, name: str, around: Surroundings) -> Built |
         return None
     options = provider_options(reading, at, row, endpoint, around.env, around.base, around.home)
     base_url = _base_url(reading, at, row, endpoint, options, around)
+    options |= proxy_options(reading, at, base_url, around.env)
     keys, missing = _keys(reading, at, row, endpoint, around)
     if missing and urls.is_local(base_url):
         keys, missing = _without_own_token(reading, keys, missing)
@@ -191,7 +203,8 @@ def _models(reading: Reading, at: tuple[str, ...], row: Row, around: Surrounding
         facts = around.book.find(model, row.name)
         where = (*at, "models", name)
         if facts.known and "tools" not in facts.abilities and name in (*TIERS, "default"):
-            reading.warn(where, f"{model} takes no tools: Claude Code can't work with it")
+            fix = "map it to a model that does; other clients can name this one themselves"
+            reading.problem(where, f"{model} takes no tools, and Claude Code can't work without", fix)
         elif not facts.known and row.tiers:
             near = nearest_model(model, around.book.names())
             fix = f"did you mean {near}?" if near else "[catalog] models_file can tell"
@@ -216,7 +229,7 @@ def _keys(
     if ways:
         keys = _named_keys(ways[0], reading.get(*where), around)
     else:
-        keys = (_default_key(row, endpoint, auth, around),)
+        keys = (default_key(row, endpoint, auth, around, str(reading.get(*at, "profile"))),)
     missing = [(where, key.problem, _fix(key, ways)) for key in keys if key.problem]
     return keys, tuple(missing)
 
@@ -245,16 +258,16 @@ def _named_keys(way: str, value: Any, around: Surroundings) -> tuple[KeySource, 
     return tuple(secrets.from_environment([name], around.env, around.own_token) for name in names)
 
 
-def _default_key(row: Row, endpoint: RowEndpoint, auth: str, around: Surroundings) -> KeySource:
+def default_key(
+    row: Row, endpoint: RowEndpoint, auth: str, around: Surroundings, profile: str = ""
+) -> KeySource:
     """The key where the table names none: the row's variables; none at all where the provider needs none."""
     found = secrets.from_environment(row.env, around.env, around.own_token) if row.env else None
+    cloud = cloud_key(auth, found, profile, around.env, around.home)
+    if cloud is not None:
+        return cloud
     if found is not None and found.secret:
         return found
-    if auth == "sigv4":
-        if around.env.get("AWS_ACCESS_KEY_ID") and around.env.get("AWS_SECRET_ACCESS_KEY"):
-            return KeySource("none", "AWS_ACCESS_KEY_ID")
-        names = " nor ".join((*row.env, "AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY"))
-        return KeySource("env", "AWS_ACCESS_KEY_ID", None, f"neither {names} is set")
     if auth == "none" or row.auth == "none" or found is None:
         return KeySource("none", "")
     return found
@@ -263,6 +276,11 @@ def _default_key(row: Row, endpoint: RowEndpoint, auth: str, around: Surrounding
 def _fix(key: KeySource, ways: list[str]) -> str:
     if secrets.OWN_TOKEN_TEXT in key.problem and key.kind == "env":
         return f"put the provider's key into {secrets.PREFIX}{key.name.removeprefix(secrets.PREFIX)}, or use api_key_file or api_key_command"
+    if key.kind == "file":
+        return next(
+            (fix for words, fix in _FILE_FIXES if words in key.problem),
+            "write the bare key into it, one line",
+        )
     if key.kind != "env":
         return ""
     if not key.problem.endswith("is set") and not key.problem.endswith("is not set"):
@@ -277,14 +295,16 @@ def _fix(key: KeySource, ways: list[str]) -> str:
 def _auth(reading: Reading, at: tuple[str, ...], endpoint: RowEndpoint, keys: tuple[KeySource, ...]) -> str:
     given = str(reading.get(*at, "auth"))
     has_key = any(key.kind != "none" for key in keys)
-    if given == "none" and has_key:
+    if given in ("none", "passthrough") and has_key:
         reading.problem(
-            (*at, "auth"), "none sends no key, but one is configured", "leave out auth, or the key"
+            (*at, "auth"),
+            f"{given} sends no key of ours, but one is configured",
+            "leave out auth, or the key",
         )
     auth = given or endpoint.auth
     if auth == "none" and has_key:
         return "bearer"
-    if auth not in ("none", "sigv4") and keys and not has_key:
+    if auth not in ("none", "sigv4", "google", "passthrough") and keys and not has_key:
         return "none"
     return auth
 

@@ -1,13 +1,16 @@
-"""The HTTP proxy that the environment names, for `proxy = "env"`: asked for explicitly, read once, when the
-configuration is. Pure. Sessions themselves never look at the environment (RELIABILITY S20).
+"""The way through an HTTP proxy: the one that is configured, or for `proxy = "env"` the one the environment names,
+asked for explicitly and read once, when the configuration is. Sessions never look at the environment (RELIABILITY S20).
 """
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
+
+from ccm.config.read import Reading
+from ccm.model import Secret
 
 FROM_ENVIRONMENT = "env"
 
@@ -20,6 +23,29 @@ class Found(NamedTuple):
     auth: str = ""
     variable: str = ""
     problem: str = ""
+
+
+def proxy_options(
+    reading: Reading, at: tuple[str, ...], base_url: str, env: Mapping[str, str]
+) -> dict[str, Any]:
+    """The options "proxy" ("" = none) and "proxy_auth" (a Secret "user:password", or None) of the provider whose table
+    is at `at`. Notes what can't be used."""
+    url, auth = str(reading.get(*at, "proxy")), None
+    if url == FROM_ENVIRONMENT:
+        found = from_environment(base_url, env)
+        if found.problem:
+            reading.problem((*at, "proxy"), found.problem)
+        url = found.url
+        auth = Secret(found.auth, f"environment variable {found.variable}") if found.auth else None
+    variable = str(reading.get(*at, "proxy_auth_env"))
+    if variable:
+        value = env.get(variable, "").strip()
+        if ":" in value and value.isprintable():
+            auth = Secret(value, f"environment variable {variable}")
+        else:
+            fault = "does not hold user:password" if value else "is not set"
+            reading.warn((*at, "proxy_auth_env"), f"{variable} {fault}: the proxy gets no credentials")
+    return {"proxy": url, "proxy_auth": auth if url else None}
 
 
 def from_environment(base_url: str, env: Mapping[str, str]) -> Found:

@@ -16,6 +16,7 @@ from ccm.catalog.rows import AUTH_SCHEMES
 from ccm.config import checks
 from ccm.config.checks import Check
 from ccm.model import DIALECTS, STRATEGIES, FailoverSettings, Timeouts
+from ccm.routing.settings import LONG_CONTEXT_TOKENS, ROUTE_ORDER
 
 Path = tuple[str, ...]
 
@@ -60,6 +61,11 @@ KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "texts": (_is_strings, "a list of strings"),
     "text or texts": (lambda v: isinstance(v, str) or _is_strings(v), "a string or a list of strings"),
     "model map": (lambda v: isinstance(v, (str, dict)), "a model name, or a table of provider = model"),
+    "route": (
+        lambda v: isinstance(v, (str, list, dict)),
+        "a provider/model, a list of them, or a table like a rule's use",
+    ),
+    "rules": (lambda v: isinstance(v, list) and all(isinstance(r, dict) for r in v), "written as [[rules]]"),
     "never": (lambda _v: True, ""),
 }
 
@@ -101,7 +107,10 @@ KEYS: tuple[Key, ...] = (
     Key((*_P, "allow_http"), "flag", False, "plain http to a private network"),
     Key((*_P, "ca_bundle"), "text", "", "file of further certificate authorities (PEM)", checks.filled),
     Key((*_P, "client_cert"), "text", "", "file with a client certificate and its key (PEM)", checks.filled),
-    Key((*_P, "proxy"), "text", "", "HTTP proxy to reach the provider through", checks.proxy),
+    Key((*_P, "client_key"), "text", "", "file with the client certificate's private key, where it is one of its own (PEM)", checks.filled),
+    Key((*_P, "proxy"), "text", "", 'HTTP proxy to reach the provider through; "env" takes the one the environment names', checks.proxy),
+    Key((*_P, "proxy_auth_env"), "text", "", "variable with the proxy's user:password", checks.variables),
+    Key((*_P, "profile"), "text", "", "AWS profile (bedrock)", checks.filled),
     Key((*_P, "region"), "text", "", "cloud region (bedrock, vertex)", checks.matching(checks.LABEL, "is not a region", 'for example "us-east-1"')),
     Key((*_P, "project"), "text", "", "Google Cloud project (vertex)", checks.matching(checks.PROJECT, "is not a project id")),
     Key((*_P, "resource"), "text", "", "name of the Azure resource", checks.matching(checks.LABEL, "is not the name of a resource", 'only the name: "myresource" of https://myresource.openai.azure.com')),
@@ -111,6 +120,12 @@ KEYS: tuple[Key, ...] = (
     Key(("failover", "backoff_ms"), "count", _F.backoff_ms, "base of the wait before the same provider is tried again; doubles", checks.between(0, 60_000, "milliseconds")),
     Key(("failover", "deadline_s"), "number", _F.deadline_s, "for everything before the first content", checks.between(1, 3600, "seconds"), ("deadline",)),
     Key(("load_balancing", "strategy"), "text", "priority", ", ".join(STRATEGIES), checks.strategy),
+    Key(("load_balancing", "sticky"), "flag", True, "a conversation stays where its prompt cache is"),
+    Key(("load_balancing", "hedge"), "flag", False, "ask a second provider when the first is unusually slow"),
+    *(Key(("routes", name), "route", None, f"where requests of class {name} go: provider/model, or a list") for name in ROUTE_ORDER),
+    Key(("routes", "long_context_tokens"), "count", LONG_CONTEXT_TOKENS, "from how many input tokens on a request is of class long_context", checks.between(1, 100_000_000)),
+    Key(("routes", "subagent_tags"), "flag", True, "obey <CCM-SUBAGENT-MODEL> tags"),
+    Key(("rules",), "rules", (), "rules: when = {...}, use = {...}; see ccm.config.routes"),
     Key(("models", "*"), "model map", None, "model name or glob -> model, or provider -> model", checks.model),
     Key(("logging", "level"), "text", "info", "as [proxy] log_level", checks.one_of(*LOG_LEVELS)),
     Key(("logging", "format"), "text", "", "text (default) or json", checks.one_of(*LOG_FORMATS)),

@@ -66,8 +66,7 @@ def from_environment(names: Sequence[str], env: Mapping[str, str], own_token: st
     for name in names:
         for variable in (name,) if name.startswith(PREFIX) else (PREFIX + name, name):
             looked.append(variable)
-            value = env.get(variable)
-            if value is None or not value.strip():
+            if (value := env.get(variable)) is None:
                 continue
             value = value.strip()
             fault = key_fault(value, own_token)
@@ -116,7 +115,7 @@ def from_file(path: Path, name: str, own_token: str) -> KeySource:
         return missing("is not text")
     value = value[:-2] if value.endswith("\r\n") else value.removesuffix("\n")
     if value.lstrip().startswith("{"):
-        return missing("holds a JSON document, not a key: for Google use an access token (api_key_command)")
+        return missing("holds a JSON document, not a key: for Google set GOOGLE_APPLICATION_CREDENTIALS")
     fault = key_fault(value, own_token)
     return missing(fault) if fault else KeySource("file", name, Secret(value, f"file {path}"))
 

@@ -116,7 +116,7 @@ def check_proxy(url: str) -> None:
     """Refuses what is not the plain URL of an HTTP proxy ("http://127.0.0.1:3128"). Raises BadAddress."""
     try:
         parts = urlsplit(url)
-        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        known = parts.scheme == "http" and bool(parts.hostname) and parts.port != 0
     except ValueError:
         known = False
     if not known or parts.path not in ("", "/") or parts.query or parts.fragment:

@@ -2,6 +2,7 @@
 
 Until it returns, everything can be undone and another target tried; what it returns is ready to be committed. All
 failures leave as UpstreamError; a client that leaves as ClientGone. The call is closed on every failing path.
+A refusal that says what would help is repaired and sent once more: that is the same attempt, no failure of the target.
 """
 
 from __future__ import annotations
@@ -13,21 +14,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ccm.dialects import anthropic, anthropic_scan, cut
-from ccm.dialects.base import Context, Dialect, Encoded, Message
+from ccm.dialects import anthropic, anthropic_scan, cut, repair
+from ccm.dialects.base import Context, Dialect, Encoded, Message, Request
 from ccm.dialects.inbound.base import Renderer
+from ccm.dialects.repair import Repair
 from ccm.dialects.table import DIALECTS
-from ccm.errors import BadUpstream, UpstreamError
+from ccm.errors import BadUpstream, Refusal, UpstreamError
 from ccm.messages.events import Event
 from ccm.messages.fold import Fold, unfold
 from ccm.messages.tokens import Usage
-from ccm.model import FailureKind, Target, Timeouts
+from ccm.model import FailureKind, ProviderError, Target, Timeouts
 from ccm.proxy.relay import PassRelay, Relay, TranslateRelay, incomplete
+from ccm.proxy.repairs import Repairs
 from ccm.upstream.auth import Authorizer
 from ccm.upstream.call import Call, Watch, failure
 from ccm.upstream.sessions import Sessions
 from ccm.wire import eventstream, sse
-from ccm.wire.headers import relayed
+from ccm.wire.headers import relayed, safe_value
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 1024 * 1024
@@ -62,10 +65,11 @@ class Folding:
 
 
 class Via(Protocol):
-    """The way out: whose connections, and with whose credentials."""
+    """The way out: whose connections, with whose credentials, and what refusals have taught."""
 
     sessions: Sessions
     auth: Authorizer
+    repairs: Repairs
 
 
 @dataclass(slots=True)
@@ -109,6 +113,8 @@ class _Sent:
     encoded: Encoded
     body: bytes
     passing: bool  # Anthropic bytes through and through
+    request: Request | None = None  # what was encoded; None where the client's bytes went out as they came
+    repairs: tuple[Repair, ...] = ()
 
 
 def context(want: Wanted, target: Target, new_id: Callable[[str], str], stream: bool) -> Context:
@@ -131,21 +137,33 @@ def context(want: Wanted, target: Target, new_id: Callable[[str], str], stream: 
     )
 
 
-def _encode(want: Wanted, target: Target, new_id: Callable[[str], str]) -> _Sent:
+def _encode(
+    want: Wanted, target: Target, new_id: Callable[[str], str], repairs: tuple[Repair, ...] = ()
+) -> _Sent:
     dialect = DIALECTS[target.provider.dialect]
     ctx = context(want, target, new_id, want.stream)
-    if dialect.name == "anthropic" and want.native and not anthropic.needs_change(want.raw):
+    claude = dialect.name == "anthropic" and want.native
+    if claude and not repairs and not anthropic.needs_change(want.raw):
         raw = want.raw if target.model == want.model else anthropic.splice(want.raw, target.model)
         if raw is not None:
             encoded = Encoded("/v1/messages", {}, anthropic.headers(ctx))
             return _Sent(dialect, ctx, encoded, raw, True)
-    encoded = dialect.encode(want.body(), ctx)
+    request, ctx, losses = repair.before(repairs, want.body(), ctx)
+    encoded = dialect.encode(request, ctx)
+    repair.after(repairs, encoded, losses)
     body = json.dumps(encoded.body, separators=(",", ":")).encode()
-    return _Sent(dialect, ctx, encoded, body, dialect.name == "anthropic" and want.native)
+    return _Sent(dialect, ctx, encoded, body, claude and not encoded.cut, request, repairs)
 
 
 def send(
-    via: Via, target: Target, encoded: Encoded, body: bytes, watch: Watch, deadline: float, stream: bool
+    via: Via,
+    target: Target,
+    encoded: Encoded,
+    body: bytes,
+    watch: Watch,
+    deadline: float,
+    stream: bool,
+    client: Mapping[str, str],
 ) -> Call:
     """Authorizes and sends one encoded request; the answer's head has been read when this returns."""
     provider = target.provider
@@ -159,7 +177,9 @@ def send(
     }
     pool = via.sessions.pool(provider)
     url = f"{'https' if pool.secure else 'http'}://{pool.authority}{pool.path}{encoded.path}"
-    headers |= via.auth.headers(target.endpoint, url, {**headers, "host": pool.authority}, body)
+    headers |= via.auth.headers(
+        target.endpoint, url, {**headers, "host": pool.authority}, body, client=client
+    )
     call = Call(pool, watch)
     call.send(encoded.path, headers, body, deadline)
     return call
@@ -201,22 +221,78 @@ def attempt(
     deadline: float,
     new_id: Callable[[str], str],
 ) -> Answer:
-    """One try at one target. Raises UpstreamError, ClientGone, and Refusal for what its dialect cannot carry."""
-    sent = _encode(want, target, new_id)
+    """One try at one target, with at most one corrected repetition after a refusal that can be repaired (R11, R23, R24).
+
+    Raises UpstreamError, ClientGone, and Refusal for what its dialect cannot carry.
+    """
+    provider, model = target.provider.name, target.model
+    known = via.repairs.known(provider, model)
+    sent = _encode(want, target, new_id, known)
+    try:
+        return _ask(want, sent, target, limits, via, watch, deadline)
+    except UpstreamError as error:
+        refused = error
+        found = _repair(want, sent, error.error)
+    if found is None or time.monotonic() >= deadline:
+        raise refused
+    first = sent
+    try:
+        sent = _encode(want, target, new_id, (*known, found))
+    except Refusal:
+        raise refused from None
+    if _same(first, sent, want, model):
+        raise refused  # what was refused would go out again
+    try:
+        answer = _ask(want, sent, target, limits, via, watch, deadline)
+    except UpstreamError as error:
+        if error.error.message != refused.error.message and _repair(want, sent, error.error) is not None:
+            via.repairs.remember(provider, model, found)  # it got further: the next thing is refused only now
+        raise
+    via.repairs.remember(provider, model, found)
+    return answer
+
+
+def _repair(want: Wanted, sent: _Sent, error: ProviderError) -> Repair | None:
+    """What would put right a refused request, unless that has been tried already."""
+    if error.status not in repair.STATUSES:
+        return None
+    try:
+        request = want.body() if sent.request is None else sent.request
+    except Refusal:
+        return None  # the provider's own words about a body that is no request say more than ours
+    found = repair.find(error, request, sent.encoded, sent.dialect.name)
+    return None if found in sent.repairs else found
+
+
+def _same(first: _Sent, second: _Sent, want: Wanted, model: str) -> bool:
+    """Whether a repair changed nothing after all."""
+    a, b = first.encoded, second.encoded
+    body = {**want.body(), "model": model} if first.request is None else a.body
+    return (body, a.headers, a.path) == (b.body, b.headers, b.path)
+
+
+def _ask(
+    want: Wanted, sent: _Sent, target: Target, limits: Timeouts, via: Via, watch: Watch, deadline: float
+) -> Answer:
+    """Sends what was encoded and reads up to the first content."""
     now = time.monotonic()
+    streamed = sent.ctx.stream
     # Without streaming a provider sends its head only when the whole answer is ready.
-    if not want.stream:
+    if not (streamed and want.stream):
         deadline = min(deadline, now + limits.header_s * (1 + _asked_tokens(want.raw) / _TOKENS_PER_LIMIT))
-    head_deadline = min(deadline, now + limits.header_s) if want.stream else deadline
-    call = send(via, target, sent.encoded, sent.body, watch, head_deadline, want.stream)
+    head_deadline = min(deadline, now + limits.header_s) if streamed else deadline
+    call = send(via, target, sent.encoded, sent.body, watch, head_deadline, streamed, want.headers)
     refuse_bad_status(call, sent.dialect, min(deadline, time.monotonic() + limits.header_s))
     assert call.head is not None
     answer = Answer(
         target, relayed(call.head.headers), [f"{n.feature}={n.how}" for n in sent.encoded.losses], call
     )
+    if sent.repairs:
+        answer.headers["x-ccm-repair"] = safe_value(", ".join(map(str, sent.repairs)))
     try:
         if want.stream:
-            _prime(want, sent, call, answer, min(deadline, now + limits.first_content_s))
+            content_from = now if streamed else time.monotonic()
+            _prime(want, sent, call, answer, min(deadline, content_from + limits.first_content_s))
         else:
             _read_whole(want, sent, call, answer, deadline)
     except BaseException:

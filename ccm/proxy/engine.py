@@ -9,12 +9,14 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from ccm.catalog.models import ModelBook
 from ccm.dialects.base import Loss
-from ccm.model import Snapshot
+from ccm.model import ProviderError, Snapshot
 from ccm.observe.record import RequestRecord
 from ccm.proxy.pump import Pump
+from ccm.proxy.repairs import Repairs
 from ccm.routing.router import Router
 from ccm.upstream.auth import Authorizer
 from ccm.upstream.sessions import Sessions
@@ -44,6 +46,10 @@ class Engine:
         self.auth = auth
         self.book = book
         self.observe = observe
+        self.repairs = Repairs()
+        self.clean: Callable[[str], str] = (
+            str  # takes keys out of what providers say; `app` sets the redactor's
+        )
         self.on_fault = on_fault  # a bug of ours: the traceback goes to the log, with the request's id
         self.pump: Pump
         self.stopping = threading.Event()
@@ -79,6 +85,21 @@ class Engine:
         """The request was answered, or its stream went to the pump."""
         with self._lock:
             self._waiting -= 1
+
+
+def without_keys(error: ProviderError, clean: Callable[[str], str]) -> ProviderError:
+    """A provider's error as it may be shown: providers echo keys, in texts, codes, bodies and headers (S24, S25)."""
+    body = error.body
+    text = body.decode("utf-8", "surrogateescape")
+    cleaned = clean(text)
+    return replace(
+        error,
+        type=clean(error.type),
+        code=clean(error.code),
+        message=clean(error.message),
+        body=body if cleaned is text else cleaned.encode("utf-8", "surrogateescape"),
+        headers={name: clean(value) for name, value in error.headers.items()},
+    )
 
 
 def loss_names(losses: list[Loss]) -> list[str]:

@@ -20,7 +20,7 @@ from ccm.observe.record import Attempt, RequestRecord
 from ccm.proxy import parse
 from ccm.proxy.attempt import Answer, Wanted, attempt
 from ccm.proxy.downstream import Downstream
-from ccm.proxy.engine import Engine, new_id
+from ccm.proxy.engine import Engine, new_id, without_keys
 from ccm.proxy.entry import Entry
 from ccm.proxy.pump import Stream
 from ccm.routing import failover, failures
@@ -28,6 +28,7 @@ from ccm.routing.classify import Ask
 from ccm.routing.router import Route, Ticket
 from ccm.upstream.poller import wait_for
 from ccm.wire.headers import safe_value
+from ccm.wire.search import contains
 
 CLIENT_TIMEOUT_S = 600.0  # what Claude Code and the SDKs wait by default, when they do not say
 _MARGIN_S = 5.0  # our answer must arrive before the client gives up
@@ -156,7 +157,7 @@ class Flow:
             native=self.surface.native,
             tokens=ask.input_tokens(),
         )
-        thinking = b'"thinking"' in self.raw
+        thinking = contains(self.raw, b'"thinking"')
         return self._try_all(want, route, thinking)
 
     def _deadline(self, stream: bool) -> float:
@@ -219,12 +220,13 @@ class Flow:
         self.record.provider, self.record.endpoint = target.provider.name, target.endpoint.id
         self.record.model = target.model
         try:
-            answer = attempt(want, target, step.limits, engine, self.down, deadline, new_id)
+            answer = self._attempt(want, step, deadline)
         except UpstreamError as error:
-            failure = failures.classify(error.error, now_wall=time.time())
+            failure = failures.classify(without_keys(error.error, engine.clean), now_wall=time.time())
         except BadUpstream as error:
             failure = Failure(
-                FailureKind.PROTOCOL, ProviderError(0, "api_error", str(error), kind=FailureKind.PROTOCOL)
+                FailureKind.PROTOCOL,
+                ProviderError(0, "api_error", engine.clean(str(error)), kind=FailureKind.PROTOCOL),
             )
         except ClientGone:
             engine.router.release(ticket, Outcome(cancelled=True))
@@ -238,12 +240,23 @@ class Flow:
             self._first_content_s = time.monotonic() - began
             self._note(target, "200", began)
             return answer
-        engine.router.release(ticket, Outcome(failure=failure))
-        if failure.kind is FailureKind.CREDENTIAL:
-            engine.auth.refused(target.endpoint)
+        # a client's own key says nothing of the provider: the next client's may be good
+        own = failure.kind is FailureKind.CREDENTIAL and target.provider.auth == "passthrough"
+        engine.router.release(ticket, Outcome(cancelled=True) if own else Outcome(failure=failure))
         self._note(target, str(failure.error.status or failure.kind.value), began, failure.error.message)
         self.failed.append((target, failure))
         return failure
+
+    def _attempt(self, want: Wanted, step: failover.Try, deadline: float) -> Answer:
+        """One call; a second one where the credentials had only run out and new ones can be had."""
+        engine, target = self.engine, step.target
+        try:
+            return attempt(want, target, step.limits, engine, self.down, deadline, new_id)
+        except UpstreamError as error:
+            failure = failures.classify(error.error, now_wall=time.time())
+            if failure.kind is not FailureKind.CREDENTIAL or not engine.auth.refused(target.endpoint):
+                raise
+        return attempt(want, target, step.limits, engine, self.down, deadline, new_id)
 
     def _note(self, target: Target, result: str, began: float, error: str = "") -> None:
         seconds = time.monotonic() - began
@@ -254,6 +267,11 @@ class Flow:
     def _answer_headers(self, answer: Answer) -> dict[str, str]:
         record = self.record
         headers = {"request-id": record.id, "x-ccm-request-id": record.id, **answer.headers}
+        told, clean = "\n".join(answer.headers.values()), self.engine.clean
+        if clean(told) != told:
+            headers |= {name: clean(value) for name, value in answer.headers.items()}
+        if not self.surface.native:
+            headers["x-request-id"] = headers["request-id"]  # where OpenAI's clients look for it
         headers["x-ccm-provider"] = safe_value(answer.target.provider.name)
         headers["x-ccm-model"] = safe_value(answer.target.model)
         headers["x-ccm-route"] = safe_value(record.route)
@@ -316,7 +334,7 @@ class Flow:
         return True
 
     def _error_bytes(self, target: Target, renderer: Renderer, error: ProviderError) -> bytes:
-        failure = failures.classify(error, now_wall=time.time())
+        failure = failures.classify(without_keys(error, self.engine.clean), now_wall=time.time())
         type, message = failures.error_type_for_stream(failure)
         return renderer.fail(type, f"{target.provider.name}: {message}", self.record.id)
 

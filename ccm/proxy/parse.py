@@ -11,6 +11,7 @@ import re
 from typing import Any, NoReturn
 
 from ccm.errors import Refusal
+from ccm.wire.search import contains, find
 
 _FIRST_MODEL = re.compile(rb'\s*\{\s*"model"\s*:\s*"([^"\\\x00-\x1f\x80-\xff]{1,256})"\s*,')
 _AGAIN = re.compile(rb'"model"\s*:\s*"')
@@ -33,11 +34,20 @@ def peek(raw: bytes) -> tuple[str, bool] | None:
     if first is None:
         return None
     last = _LAST_STREAM.search(raw, max(first.end() - 1, len(raw) - _TAIL))
-    if last is None or _AGAIN.search(raw, first.end()) is not None:
+    if last is None or _again(raw, first.end()):
         return None
-    if b"\\u00" in raw and _ESCAPED_KEY.search(raw) is not None:
+    if contains(raw, b"\\u00") and _ESCAPED_KEY.search(raw) is not None:
         return None
     return first[1].decode("ascii"), last[1] == b"true"
+
+
+def _again(raw: bytes, start: int) -> bool:
+    """Whether a key `model` with a string value follows anywhere."""
+    while (start := find(raw, b'"model"', start)) >= 0:
+        if _AGAIN.match(raw, start) is not None:
+            return True
+        start += 7
+    return False
 
 
 # A key spelled with \u escapes ("\u006dodel"): whoever writes that is read in full.

@@ -84,7 +84,7 @@ def _ask_provider(
             return None
         deadline = time.monotonic() + _COUNT_LIMIT_S
         payload = json.dumps(encoded.body, separators=(",", ":")).encode()
-        call = send(engine, target, encoded, payload, down, deadline, False)
+        call = send(engine, target, encoded, payload, down, deadline, False, headers)
         refuse_bad_status(call, dialect, deadline)
         try:
             answer = call.read_all(deadline, _MAX_COUNT_BYTES)

@@ -1,4 +1,4 @@
-"""Which endpoint holds a conversation's prompt cache: session x model -> endpoint, bounded.
+"""Which endpoint holds a conversation's prompt cache: conversation x model -> endpoint, bounded.
 
 A cold retry costs four to six times a warm one, so a conversation stays where it was answered: bound on success,
 moved when another endpoint answered instead, and then kept there (going back would pay for a second cold prompt).
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-Key = tuple[str, str]  # session, model as asked for
+Key = tuple[str, str]  # session or fingerprint, model as asked for (and where a rule sends it)
 
 MOST = 4096
 IDLE_S = 3600.0
@@ -44,10 +44,15 @@ class Affinity:
         self._table.move_to_end(key)
         return endpoint
 
-    def bind(self, key: Key, endpoint: str, now: float) -> None:
-        """The endpoint has just answered this conversation."""
+    def peek(self, key: Key, now: float) -> str | None:
+        """The same without keeping it alive: for those who only want to know."""
+        endpoint, used = self._table.get(key, (None, now))
+        return endpoint if now - used <= self._ttl_s else None
+
+    def bind(self, key: Key, endpoint: str, now: float, *, counted: bool = True) -> None:
+        """The endpoint has just answered this conversation. Not `counted`: a change is no move of a conversation."""
         before = self._table.get(key)
-        if before is not None and before[0] != endpoint:
+        if counted and before is not None and before[0] != endpoint:
             self.moves += 1
         self._table[key] = (endpoint, now)
         self._table.move_to_end(key)

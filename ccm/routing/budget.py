@@ -15,6 +15,11 @@ class RetryBudget:
     every success adds 1 (the shape of AWS's retry quota), as does every six seconds. So 20 % of failing requests can
     go on for ever, while at 100 % about 20 further attempts are made in all. Waits at the *same* target are also
     limited in number at one time: 3, or 20 % of the requests in flight; going elsewhere adds no load to what failed.
+
+    The bucket alone would allow twenty useless attempts to the first few requests of an outage. So further attempts
+    that failed are counted until something is answered again, or for a minute: beyond 4, or 20 % of the requests in
+    that time, no more are made. Attempts still under way do not count: when one provider dies under many requests at
+    once, all of them may go elsewhere.
     """
 
     MOST = 100.0
@@ -23,6 +28,8 @@ class RetryBudget:
     _REFILL_S = 6.0
     _LEAST_TOGETHER = 3
     _SHARE = 0.2
+    _USELESS_LEAST = 4
+    _USELESS_S = 60.0
     _STORM_S = 30.0  # an attempt that has run this long is a stream, not part of a storm
 
     def __init__(
@@ -34,6 +41,8 @@ class RetryBudget:
         self._tokens = self.MOST
         self._at = clock()
         self._waiting: deque[float] = deque()  # when attempts at the same target began
+        self._requests: deque[float] = deque(maxlen=10_000)  # begun since something was answered
+        self._useless: deque[float] = deque(maxlen=10_000)  # further attempts that failed since then
         self.refused = 0  # further attempts that were not made
 
     @property
@@ -42,6 +51,11 @@ class RetryBudget:
             self._refill()
             return self._tokens
 
+    def begin(self) -> None:
+        """A request begins its first attempt."""
+        with self._lock:
+            self._requests.append(self._clock())
+
     def take(self, cost: float, *, same_target: bool = False) -> bool:
         """Pays for one further attempt. True obliges to one `end`."""
         together = max(self._LEAST_TOGETHER, int(self._SHARE * self._in_flight()))
@@ -49,7 +63,7 @@ class RetryBudget:
             self._refill()
             while self._waiting and self._waiting[0] < self._at - self._STORM_S:
                 self._waiting.popleft()
-            if self._tokens < cost or (same_target and len(self._waiting) >= together):
+            if self._is_useless() or self._tokens < cost or (same_target and len(self._waiting) >= together):
                 self.refused += 1
                 return False
             self._tokens -= cost
@@ -57,18 +71,43 @@ class RetryBudget:
                 self._waiting.append(self._at)
             return True
 
-    def end(self, cost: float, *, same_target: bool = False, failed: bool) -> None:
-        """The attempt is over; what did not fail is refunded."""
+    def end(self, cost: float, *, same_target: bool = False, failed: bool, useless: bool = False) -> None:
+        """The attempt is over; what did not fail is refunded. `useless`: it failed as in an outage."""
         with self._lock:
+            if useless:
+                self._useless.append(self._clock())
             if same_target and self._waiting:
                 self._waiting.popleft()
             if not failed:
                 self._tokens = min(self.MOST, self._tokens + cost)
 
+    def answered(self) -> None:
+        """Somebody answers: this is no outage (any more)."""
+        with self._lock:
+            self._useless.clear()
+            self._requests.clear()
+
     def success(self) -> None:
         """A request succeeded."""
         with self._lock:
+            self._useless.clear()
+            self._requests.clear()
             self._tokens = min(self.MOST, self._tokens + 1)
+
+    def reset(self) -> None:
+        """As new."""
+        with self._lock:
+            self._tokens, self._at = self.MOST, self._clock()
+            self._useless.clear()
+            self._requests.clear()
+
+    def _is_useless(self) -> bool:
+        """Called after `_refill`, which has taken the time."""
+        before = self._at - self._USELESS_S
+        for times in (self._useless, self._requests):
+            while times and times[0] < before:
+                times.popleft()
+        return len(self._useless) >= max(self._USELESS_LEAST, int(self._SHARE * len(self._requests)))
 
     def _refill(self) -> None:
         now = self._clock()

@@ -6,17 +6,19 @@ configuration. Refuses (400, 404) what no configuration could serve, and says wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from ccm.errors import Refusal
 from ccm.model import Endpoint, ModelFacts, Provider, Snapshot
 from ccm.routing import rules
+from ccm.routing.settings import Destination
 
 FindFacts = Callable[[str, str], ModelFacts]  # (model, catalogue type of the provider) -> facts
 
 # What a model can lack so that the request would lose content there. The others (thinking, caching) cost only quality.
 FILTERED = frozenset({"tools", "images", "documents", "web_search"})
+FALLBACK = 1_000_000
 _NO_RETRY = {"x-should-retry": "false"}
 _NAME_CHARS = 512
 
@@ -24,7 +26,8 @@ _NAME_CHARS = 512
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """One endpoint for one model. `lacks` are abilities of FILTERED that it has not; `stand_in` marks a provider that
-    does not speak the name and offers its default model instead; `index` is its place in the configuration."""
+    does not speak the name and offers its default model instead; `index` is its place in the configuration; `rank`
+    its place in what a rule says: 0 is asked first, FALLBACK after all that the rule names."""
 
     endpoint: Endpoint
     model: str
@@ -32,6 +35,7 @@ class Candidate:
     index: int
     lacks: frozenset[str]
     stand_in: bool = False
+    rank: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +48,62 @@ class Slate:
     lacking: frozenset[str]
 
 
-def slate_for(asked: str, pin: str, pinned_by: str, snapshot: Snapshot, find_facts: FindFacts) -> Slate:
+def slate_for(
+    asked: str,
+    pin: str,
+    pinned_by: str,
+    snapshot: Snapshot,
+    find_facts: FindFacts,
+    to: Sequence[Destination] = (),
+    only: bool = False,
+) -> Slate:
     """The candidates for a model as the client names it, restricted to the provider or endpoint `pin` ("" = any).
 
-    Raises Refusal: 400 for a pin that is not configured or not usable, 404 where the [models] table leaves nobody,
-    403 where no provider has a usable key at all.
+    Without a pin, those a rule sends it `to` come first and the others behind them, unless `only`. Raises Refusal:
+    400 for a pin that is not configured or not usable, 404 where the [models] table or a rule leaves nobody, 403
+    where no provider has a usable key at all.
     """
     if len(asked) > _NAME_CHARS:
         raise Refusal(
             400, "invalid_request_error", f"model: the name is longer than {_NAME_CHARS} characters"
         )
+    if not snapshot.endpoints:
+        raise Refusal(403, "permission_error", _no_key(snapshot), _NO_RETRY)
+    candidates: list[Candidate] = []
+    pinned = ""
+    for rank, (provider, model) in enumerate(() if pin else to):
+        try:
+            found, _ = _group(model or asked, provider, "a rule", snapshot, find_facts)
+        except Refusal:
+            continue  # not usable now: what the rule names next, and the others, are
+        known = {(c.endpoint.id, c.model) for c in candidates}
+        candidates += [
+            replace(c, rank=rank) for c in found if not c.stand_in and (c.endpoint.id, c.model) not in known
+        ]
+    if to and only and not pin:
+        if not candidates:
+            names = ", ".join(dict.fromkeys(provider or model for provider, model in to))
+            text = f"a rule allows {names} only, which is not enabled with a usable key"
+            raise Refusal(404, "not_found_error", text, _NO_RETRY)
+    else:
+        named = {c.endpoint.id for c in candidates}
+        try:
+            found, pinned = _group(asked, pin, pinned_by, snapshot, find_facts)
+        except Refusal:
+            if not candidates:
+                raise
+            found = []
+        rank = FALLBACK if candidates else 0
+        candidates += [replace(c, rank=rank) for c in found if c.endpoint.id not in named]
+    missing = [candidate.lacks for candidate in candidates]
+    lacking = frozenset[str]().union(*missing) - frozenset.intersection(*missing)
+    return Slate(tuple(candidates), pinned, lacking)
+
+
+def _group(
+    asked: str, pin: str, pinned_by: str, snapshot: Snapshot, find_facts: FindFacts
+) -> tuple[list[Candidate], str]:
+    """The candidates for one name and pin, and who pinned them."""
     mapping = snapshot.models
     name = rules.plain(rules.renamed(asked, mapping))
     prefix, model = rules.split_model(name, snapshot.providers, mapping)
@@ -61,8 +111,6 @@ def slate_for(asked: str, pin: str, pinned_by: str, snapshot: Snapshot, find_fac
         prefix, model = "", name  # the pin is explicit; the prefix then is part of the model's name
     if not pin and prefix:
         pin, pinned_by = prefix, "model name"
-    if not snapshot.endpoints:
-        raise Refusal(403, "permission_error", _no_key(snapshot), _NO_RETRY)
     endpoints = list(enumerate(snapshot.endpoints))
     only = rules.restricted(asked, mapping)
     if pin:
@@ -78,10 +126,7 @@ def slate_for(asked: str, pin: str, pinned_by: str, snapshot: Snapshot, find_fac
             names = ", ".join(only) or "no provider"
             text = f"model {asked!r} is mapped to {names} by [models], and none of them is enabled with a usable key"
             raise Refusal(404, "not_found_error", text, _NO_RETRY)
-    candidates = _candidates(model, endpoints, only, find_facts)
-    missing = [candidate.lacks for candidate in candidates]
-    lacking = frozenset[str]().union(*missing) - frozenset.intersection(*missing)
-    return Slate(tuple(candidates), pinned_by if pin else "", lacking)
+    return _candidates(model, endpoints, only, find_facts), pinned_by if pin else ""
 
 
 def _candidates(

@@ -2,8 +2,8 @@
 
 From the last word to the first: a target whose stream to this client has just broken goes last; a full one goes
 behind; the primary (`ccmctl switch`) goes first; the endpoint that holds the conversation's cache goes first; a
-recovering target yields; who does not speak the model's name comes after those who do; the strategy. Runs under the
-router's lock; changes nothing but the turns.
+recovering target yields; what a rule names comes before the others, and who speaks the model's name before those who
+do not; the strategy. Runs under the router's lock; changes nothing but the turns.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
 
 from ccm.errors import Refusal
 from ccm.model import Target
 from ccm.routing import strategies
 from ccm.routing.affinity import Key
-from ccm.routing.candidates import Candidate
+from ccm.routing.candidates import FALLBACK, Candidate
 from ccm.routing.health import EndpointHealth, ModelHealth
 
 
@@ -25,7 +24,8 @@ from ccm.routing.health import EndpointHealth, ModelHealth
 class Route:
     """The decision for one request. `targets` in the order in which they should be tried; `reason` for people;
     `excluded` are (endpoint id, why not). `panic`: nothing is well, the first gets one attempt; `wait_s` is how long
-    it still asked to be left alone."""
+    it still asked to be left alone. `rule` names the rule that chose the targets ("" = none), `note` says what of the
+    request's own wishes could not be obeyed."""
 
     targets: tuple[Target, ...]
     request_class: str = "default"
@@ -35,6 +35,8 @@ class Route:
     excluded: tuple[tuple[str, str], ...] = ()
     panic: bool = False
     wait_s: float = 0.0
+    rule: str = ""
+    note: str = ""
 
 
 class Runner:
@@ -61,13 +63,34 @@ class Runner:
 class Trip:
     """What reserving and releasing must know of a request besides its target."""
 
-    __slots__ = ("force", "key", "quiet", "rivals")
+    __slots__ = (
+        "binds", "caching", "force", "hedges", "key", "learns", "parent", "quiet", "rivals", "size_bytes",
+    )  # fmt: skip
 
-    def __init__(self, key: Key | None, quiet: bool, force: bool, rivals: Sequence[Runner]) -> None:
-        self.key = key  # binds this conversation on success
+    def __init__(
+        self,
+        key: Key | None,
+        quiet: bool,
+        force: bool,
+        rivals: Sequence[Runner],
+        *,
+        binds: bool = True,
+        parent: Key | None = None,
+        hedges: bool = False,
+        learns: bool = False,
+        size_bytes: int = 0,
+        caching: str = "",
+    ) -> None:
+        self.key = key  # the conversation
+        self.binds = binds  # it is bound to who answers
+        self.learns = learns  # its past is remembered, to reckon prices with
+        self.parent = parent  # where subagents of this session begin
         self.quiet = quiet  # a probe: never moves health
         self.force = force  # panic: breakers are not asked
         self.rivals = rivals  # who could take over
+        self.hedges = hedges
+        self.size_bytes = size_bytes
+        self.caching = caching
 
 
 class Routed(Target):
@@ -87,26 +110,72 @@ def routed(runner: Runner, trip: Trip) -> Target:
 @dataclass(slots=True)
 class Circumstances:
     """What the order depends on besides the rows. `turns` None: this request takes none. `bound` is the endpoint of
-    the conversation, `avoided` tells the endpoints that have just failed this very request."""
+    the conversation, `price` what the request would cost at a runner in USD (None: unknown), `avoided` tells the
+    endpoints that have just failed this very request."""
 
     strategy: str
     now: float
     rng: random.Random
-    input_tokens: int = 0
+    price: Callable[[Runner], float | None] | None = None
     turns: strategies.Turns | None = None
     bound: str | None = None
     primary: str | None = None
     avoided: Callable[[str], bool] | None = None
+    dry: bool = False  # only to be explained: nothing may be noted
+
+
+@dataclass(slots=True)
+class Decision:
+    """Runners in the order in which they are tried, and everything `Route` says about them."""
+
+    order: list[Runner]
+    reason: str
+    excluded: tuple[tuple[str, str], ...]
+    panic: bool = False
+    wait_s: float = 0.0
+
+
+def decide(runners: Sequence[Runner], at: Circumstances) -> Decision:
+    """Whom to try, in order, and who is left out. Raises Refusal 503 when all are switched off."""
+    now = at.now
+    ready = [runner for runner in runners if runner.ready(now)]
+    panic, wait_s = False, 0.0
+    if ready:
+        if len(ready) == 1:
+            first = ready[0]
+            reason = reason_for(first, at.bound, at.primary, at.strategy)
+            # marked: it would be out, were there another
+            panic = first.row.breaker.marked() or first.model.breaker.marked()
+        else:
+            ready, reason = order(ready, at)
+        # the last resort, behind all that are well: who only cools down
+        ready += [r for r in runners if r not in ready and r.row.resting(r.model, now)]
+    else:
+        ready, reason, panic = least_bad(runners, now)
+        wait_s = ready[0].row.remaining_s(ready[0].model, now)
+    excluded: tuple[tuple[str, str], ...] = ()
+    if len(ready) < len(runners):
+        excluded = tuple([(r.row.endpoint.id, r.why_not(now)) for r in runners if r not in ready])
+    return Decision(ready, reason, excluded, panic, wait_s)
 
 
 def order(ready: list[Runner], at: Circumstances) -> tuple[list[Runner], str]:
     """All ready runners (two or more), best first, and why the first is first."""
     hit = next((runner for runner in ready if runner.row.endpoint.id == at.bound), None) if at.bound else None
-    found = _by_strategy(ready, at, at.turns if hit is None else None)
-    found.sort(key=lambda runner: runner.candidate.stand_in)
+    if hit is not None and at.price is not None and _is_dearer(hit, ready, at.price):
+        hit = None
+    turns = at.turns if hit is None else None
+    best = min(map(_group, ready))
+    first = [runner for runner in ready if _group(runner) == best]
+    found = _by_strategy(first, at, turns)
+    if len(first) < len(ready):
+        rest = [runner for runner in ready if _group(runner) != best]
+        found += sorted(_by_strategy(rest, at, None), key=_group)
+    if at.strategy == "priority":  # what a rule lists is an order; for the others it is a choice among equals
+        found.sort(key=lambda runner: runner.candidate.rank)
     if hit is not None:
         found.sort(key=lambda runner: runner is not hit)
-    elif at.turns is not None:
+    elif turns is not None:
         share = found[0].row.share(found[0].model, at.now)
         if share < 1 and at.rng.random() > share:
             found[0], found[1] = found[1], found[0]
@@ -117,9 +186,12 @@ def order(ready: list[Runner], at: Circumstances) -> tuple[list[Runner], str]:
     if at.avoided is not None:
         avoided = at.avoided
         found.sort(key=lambda runner: avoided(runner.row.endpoint.id))
+    if turns is not None and at.strategy == "latency" and not at.dry:
+        for runner in found:
+            runner.model.latency.chosen(runner is found[0])
     reason = reason_for(found[0], at.bound, at.primary, at.strategy)
-    if at.primary is None and at.strategy == "cost" and reason == "cost" and len(found) > 1:
-        unpriced = [r.row.endpoint.id for r in found if _price(r, at) is None]
+    if at.primary is None and reason == "cost" and at.price is not None:
+        unpriced = [r.row.endpoint.id for r in found if at.price(r) is None]
         if unpriced:
             reason = f"cost (price unknown: {', '.join(unpriced)})"
     return found, reason
@@ -153,16 +225,26 @@ def least_bad(runners: Sequence[Runner], now: float) -> tuple[list[Runner], str,
     return [least, *others], f"panic: {least.why_not(now)}", True
 
 
+def _is_dearer(hit: Runner, ready: Sequence[Runner], price: Callable[[Runner], float | None]) -> bool:
+    """Whether the conversation would be cheaper elsewhere, although its cache is warm here: prices know of caches."""
+    own = price(hit)
+    if own is None:
+        return False
+    others = (price(runner) for runner in ready if _group(runner) == _group(hit))
+    return any(other is not None and other < own for other in others)
+
+
+def _group(runner: Runner) -> tuple[bool, bool]:
+    """Who is asked before whom, whatever the strategy says."""
+    return runner.candidate.rank >= FALLBACK, runner.candidate.stand_in
+
+
 def _by_strategy(ready: list[Runner], at: Circumstances, turns: strategies.Turns | None) -> list[Runner]:
-    timed, priced = at.strategy == "latency", at.strategy == "cost"
-    middle = 0.0
-    if timed:
-        known = [value for r in ready if (value := r.model.latency.value()) is not None]
-        middle = median(known) if known else 0.0
-    runners, rivals = {}, []
-    for runner in ready:
+    """By the strategy alone. One endpoint may run with several models, so runners are known by their place."""
+    rivals = []
+    timed = at.strategy == "latency"
+    for place, runner in enumerate(ready):
         endpoint, provider = runner.candidate.endpoint, runner.candidate.endpoint.provider
-        runners[endpoint.id] = runner
         rivals.append(
             strategies.Rival(
                 endpoint.id,
@@ -171,13 +253,11 @@ def _by_strategy(ready: list[Runner], at: Circumstances, turns: strategies.Turns
                 provider.priority,
                 provider.weight,
                 runner.row.in_flight,
-                runner.model.latency.faded(at.now, middle) if timed else None,
-                _price(runner, at) if priced else None,
+                runner.model.latency.value() if timed else None,
+                timed and runner.model.latency.due(at.now),
+                at.price(runner) if at.price is not None else None,
+                place,
             )
         )
     choose = strategies.TABLE.get(at.strategy, strategies.priority)
-    return [runners[rival.id] for rival in choose(rivals, turns, at.rng)]
-
-
-def _price(runner: Runner, at: Circumstances) -> float | None:
-    return strategies.expected_price(runner.candidate.facts, at.input_tokens)
+    return [ready[rival.place] for rival in choose(rivals, turns, at.rng)]

@@ -8,11 +8,12 @@ remembered on the Ask. Nothing here decides where a request goes; nothing here e
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ccm.model import EMPTY
+from ccm.routing import conversation, tags
 from ccm.routing.rules import tier_of
 
 # Classes whose outcome says nothing about an endpoint's health and must not take turns or bind sessions (R41).
@@ -32,7 +33,13 @@ _TOOLS = re.compile(rb'"tools"\s*:\s*\[\s*\{')
 _WEB_SEARCH_ONLY = re.compile(
     rb'"tools"\s*:\s*\[\s*\{[^{}\[\]]*"type"\s*:\s*"web_search_\d+"[^{}\[\]]*\}\s*\]'
 )
+_CLASSIFIER = re.compile(rb'"stop_sequences"\s*:\s*\[\s*"</severity>"')
 _TITLE_SCHEMA = re.compile(rb'"json_schema".{0,200}?"title"\s*:\s*\{\s*"type"', re.DOTALL)
+
+_MAX_TOKENS = re.compile(rb'"max_(?:completion_|output_)?tokens"\s*:\s*([0-9]{1,7})\s*[,}]')
+_HOUR = re.compile(rb'"ttl"\s*:\s*"1h"')
+# Classes that only a search of the whole body finds: looked for only where a rule asks for them.
+_SEARCHED = frozenset({"compaction", "subagent", "classifier"})
 
 _USER_ID = re.compile(rb'"metadata"\s*:\s*\{[^{}]{0,400}?"user_id"\s*:\s*"((?:[^"\\]|\\.){1,1024})"')
 _SESSION_JSON = re.compile(rb'session_id\\*"\s*:\s*\\*"([0-9A-Za-z_-]{1,128})')
@@ -81,7 +88,9 @@ class Ask:
     body_key: int = 0
     surface: str = "messages"
     _session: str | None = field(default=None, init=False, repr=False, compare=False)
-    _class: str | None = field(default=None, init=False, repr=False, compare=False)
+    _kinds: dict[bool, str] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _quiet: str | None = field(default=None, init=False, repr=False, compare=False)
+    _tag: str | None = field(default=None, init=False, repr=False, compare=False)
     _needs: dict[str, bool] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def session(self) -> str:
@@ -95,11 +104,75 @@ class Ask:
             self._session = _SESSION_CLEAN.sub("", given[:_SESSION_CHARS]) if given else self._find_session()
         return self._session
 
-    def request_class(self) -> str:
-        """One of default, subagent, background, compaction, title, web_search, count_tokens, probe."""
-        if self._class is None:
-            self._class = self._classify()
-        return self._class
+    def request_class(self, wanted: Collection[str] | None = None) -> str:
+        """One of default, subagent, background, compaction, title, web_search, classifier, count_tokens, probe.
+
+        With `wanted`, those classes that only a search of the body finds are found only if they are wanted.
+        """
+        return self.quiet() or self._kind(wanted is None or not _SEARCHED.isdisjoint(wanted))
+
+    def quiet(self) -> str:
+        """ "count_tokens" or "probe" where the outcome says nothing about an endpoint's health (R41), else ""."""
+        if self._quiet is None:
+            self._quiet = self._find_quiet()
+        return self._quiet
+
+    def is_a(self, name: str, long_context_tokens: int) -> bool:
+        """Whether the request belongs to a class of `settings.CLASSES`. A count of tokens belongs to the classes of
+        the message it counts, so that both go the same way."""
+        if name == "think":
+            return bool(self.needs(("thinking",)))
+        if name == "image":
+            return bool(self.needs(("images",)))
+        if name == "long_context":
+            return self.input_tokens() >= long_context_tokens
+        kind = self._kind(deep=name in _SEARCHED or name == "default")
+        return kind == name or (name == "background" and kind == "title")
+
+    def tag(self) -> str:
+        """What a subagent tag in the request says, or "". The body is parsed only where there is one."""
+        if self._tag is None:
+            may = tags.may_have_tags(self.raw) if self.raw else bool(self.body())
+            self._tag = tags.find_tag(self.body()) if may else ""
+        return self._tag
+
+    def fingerprint(self) -> str:
+        """The conversation by its beginning, for clients that name no session: see `routing.conversation`."""
+        return conversation.fingerprint(self.raw, self.body)
+
+    def continues(self) -> bool:
+        """Whether this is a further turn of a conversation."""
+        if self.raw:
+            return conversation.continues(self.raw)
+        messages = self.body().get("messages")
+        return isinstance(messages, list) and any(
+            isinstance(message, Mapping) and message.get("role") == "assistant" for message in messages
+        )
+
+    def max_output_tokens(self) -> int:
+        """How long the answer may become; 0 where the request does not say."""
+        if not self.raw:
+            asked = self.body().get("max_tokens")
+            return asked if isinstance(asked, int) else 0
+        match = _MAX_TOKENS.match(self.raw, max(0, self.raw.rfind(b'"max_')))
+        return int(match[1]) if match is not None else 0
+
+    def caching(self) -> str:
+        """ "1h" or "5m" where the request marks what to cache (`cache_control`), else "": then only automatic caches
+        work, and nothing is written at a price."""
+        if b'"cache_control"' not in self.raw:
+            return ""
+        return "1h" if _HOUR.search(self.raw) is not None else "5m"
+
+    def tool_names(self) -> list[str]:
+        """The names of the tools it offers. Parses the body: only for rules that ask."""
+        tools = self.body().get("tools")
+        names = (
+            [tool.get("name") for tool in tools if isinstance(tool, Mapping)]
+            if isinstance(tools, list)
+            else []
+        )
+        return [name for name in names if isinstance(name, str)]
 
     def input_tokens(self) -> int:
         """A rough count of the input, for limits and prices: four bytes a token (never for the client's meter)."""
@@ -124,7 +197,9 @@ class Ask:
         if ability == "tools":
             return _TOOLS.search(raw) is not None
         if ability == "thinking":
-            return b'"thinking"' in raw and _THINKING.search(raw) is not None
+            # it stands near the end, and blocks of thinking in the history look different
+            at = raw.rfind(b'"thinking"')
+            return at >= 0 and (_THINKING.match(raw, at) or _THINKING.search(raw)) is not None
         if ability == "web_search":
             return b'"web_search' in raw and _WEB_SEARCH.search(raw) is not None
         for word in _TYPES_NEEDING.get(self.surface, {}).get(ability, ()):
@@ -149,12 +224,23 @@ class Ask:
                 return session
         return ""
 
-    def _classify(self) -> str:
-        headers, raw = self.headers, self.raw
-        if self.surface == "count_tokens" or "token-counting" in headers.get("anthropic-beta", ""):
+    def _find_quiet(self) -> str:
+        if self.surface == "count_tokens" or "token-counting" in self.headers.get("anthropic-beta", ""):
             return "count_tokens"
-        if self.size_bytes <= _PROBE_BYTES and _PROBE.search(raw):
+        if self.size_bytes <= _PROBE_BYTES and _PROBE.search(self.raw):
             return "probe"
+        return ""
+
+    def _kind(self, deep: bool) -> str:
+        kind = self._kinds.get(deep)
+        if kind is None:
+            kind = self._kinds[deep] = self._classify(deep)
+        return kind
+
+    def _classify(self, deep: bool) -> str:
+        headers, raw = self.headers, self.raw
+        if deep and not self.stream and b'"</severity>"' in raw and _CLASSIFIER.search(raw):
+            return "classifier"  # the client calls it auxiliary, as it does titles and searches
         hint = _HINTED.get(headers.get("x-claude-code-request-class", ""), "")
         if hint and hint != "background":
             return hint
@@ -169,12 +255,15 @@ class Ask:
                 return "background"
         if hint:
             return hint
+        if not deep:
+            return "default"
         start = max(0, len(raw) - _TAIL_BYTES)
-        at = raw.rfind(_COMPACTION, start)
-        if (
-            at > 1 and raw[at - 1] == 0x22 and raw[at - 2] != 0x5C
-        ):  # it begins a text, it is not quoted inside one
-            return "compaction"
+        at = raw.find(_COMPACTION, start)
+        while at >= 0:
+            # it begins a text, it is not quoted inside one
+            if at > 1 and raw[at - 1] == 0x22 and raw[at - 2] != 0x5C:
+                return "compaction"
+            at = raw.find(_COMPACTION, at + 1)
         # clients that send a session id name their subagents in a header as well; older ones have only this mark
         if "x-claude-code-session-id" not in headers and raw.find(_SUBAGENT, start) >= 0:
             return "subagent"

@@ -8,7 +8,7 @@ so every course of events is a plain test. The rules (DESIGN 6, RELIABILITY 3.2)
   another target. Refused connections and 5xx go to the others first; only when none is left the same target is tried
   again, after a full-jitter wait that doubles;
 - an overflow goes to larger windows only, a caller's fault nowhere;
-- what was only busy (its in-flight limit) is asked again for up to ten seconds before giving up;
+- what was only busy (its in-flight limit) is queued for, up to ten seconds, when no other is left;
 - in panic (every candidate is open or cooling) nobody is asked twice;
 - every further attempt is paid for out of the retry budget; the first never is.
 """
@@ -19,10 +19,10 @@ import random
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 
-from ccm.model import FailoverSettings, Failure, Target, Timeouts
+from ccm.model import FailoverSettings, Failure, FailureKind, Target, Timeouts
 from ccm.routing.budget import RetryBudget
+from ccm.routing.choice import Route
 from ccm.routing.failures import POLICY, TIMEOUTS
-from ccm.routing.router import Route
 from ccm.routing.words import overflow_numbers, text_of
 
 _BACKOFF_LONGEST_S = 8.0
@@ -30,17 +30,28 @@ _IN_PLACE_LONGEST_S = 1.0  # a provider that asks for more than this is left at 
 _BUSY_FOR_S = 10.0
 _BUSY_STEP_S = 0.25
 _LEAST_LIMIT_S = 1.0  # what an attempt gets even where the deadline is nearer
+# what speaks of an outage, where further attempts are of no use
+_OUTAGE = frozenset(kind for kind, policy in POLICY.items() if policy.penalty == "breaker") | {
+    FailureKind.OVERLOADED
+}
 _TOKENS_PER_LIMIT = 200_000  # an input of this many tokens doubles the first-content limit (R35)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Try:
     """Reserve `target` and call it; attempt `number` counts from 1. Answer with its Failure, with None where it could
-    not be reserved; after success stop (close the generator)."""
+    not be reserved; after success stop (close the generator).
+
+    With `wait_s` every target is busy: wait up to that long in the `queue` for the first that comes free
+    (`Router.wait_slot`), and put that one into `target`. Who cannot wait so may answer None at once; then the plan
+    asks again from time to time.
+    """
 
     target: Target
     number: int
     limits: Timeouts
+    queue: tuple[Target, ...] = ()
+    wait_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +95,16 @@ def plan(
     again: list[_Again] = []
     busy: list[Target] = []
     busy_until = clock() + _BUSY_FOR_S
+    polling = False
     most = 1 + max(0, settings.max_retries) if settings.enabled else 1
     attempts, waits, cost = 0, 0, RetryBudget.COST
+    budget.begin()
     if route.panic and left and route.wait_s > 0:
         seconds = min(route.wait_s, _jitter(settings, 0, rng))
         if seconds > 0:
             yield Wait(seconds, left[0])
     while attempts < most and clock() < deadline:
+        queue: tuple[Target, ...] = ()
         same = _pick_again(again, left, attempts_left=most - attempts)
         if same is not None:
             again.remove(same)
@@ -98,11 +112,14 @@ def plan(
         elif left:
             target, seconds = left.pop(0), 0.0
         elif busy and clock() < busy_until:
-            left, busy = busy, []
-            seconds = min(_BUSY_STEP_S * rng.uniform(0.5, 1.0), deadline - clock())
-            if seconds > 0:
-                yield Wait(seconds, left[0])
-            continue
+            if not polling:
+                queue, busy, target, seconds = tuple(busy), [], busy[0], 0.0
+            else:
+                left, busy = busy, []
+                seconds = min(_BUSY_STEP_S * rng.uniform(0.5, 1.0), deadline - clock())
+                if seconds > 0:
+                    yield Wait(seconds, left[0])
+                continue
         else:
             return
         if seconds > 0 and clock() + seconds >= deadline:
@@ -110,20 +127,31 @@ def plan(
         paid = attempts > 0
         if paid and not budget.take(cost, same_target=same is not None):
             return
-        failed = False  # what did not fail, or was never made, is refunded: also when the caller closes us
+        # what did not fail, or was never made, is refunded: also when the caller closes us
+        failed = useless = False
         try:
             if seconds > 0:
                 yield Wait(seconds, target)
             limits = _limits(target.provider.timeouts, deadline - clock(), thinking, input_tokens)
-            failure = yield Try(target, attempts + 1, limits)
+            asked_at = clock()
+            patience_s = min(busy_until, deadline) - asked_at if queue else 0.0
+            step = Try(target, attempts + 1, limits, queue, patience_s)
+            failure = yield step
+            target = step.target
             failed = failure is not None
+            useless = failure is not None and failure.kind in _OUTAGE
         finally:
             if paid:
-                budget.end(cost, same_target=same is not None, failed=failed)
+                budget.end(cost, same_target=same is not None, failed=failed, useless=useless)
         if failure is None:
-            if same is None:
+            if queue:
+                busy = list(queue)
+                polling = clock() - asked_at < _BUSY_STEP_S / 2
+            elif same is None:
                 busy.append(target)
             continue
+        if queue:
+            busy = [other for other in queue if other is not target]
         attempts += 1
         policy = POLICY[failure.kind]
         if not policy.onward:

@@ -7,7 +7,7 @@ endpoint; a rate limit, an overload or a 5xx concerns one model there.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from random import Random
 from typing import Any
 
@@ -16,11 +16,11 @@ from ccm.model import FailureKind as K
 from ccm.routing.breaker import Breaker, State
 from ccm.routing.cooldown import UNTIL_RELOAD, Cooldown
 from ccm.routing.failures import POLICY, scope_of, summary
-from ccm.routing.strategies import PeakEwma
+from ccm.routing.latency import PeakEwma, normalised
+from ccm.routing.slots import Waiter
 
 _MODELS_MOST = 64  # a client may name any model; beyond this the least used row is forgotten
 _BLEND = 0.3
-_INPUT_PER_TTFT = 50_000  # an input of this many tokens is taken to double the time to first content
 
 _STATES = ("ready", "half-open", "cooling", "open", "key rejected", "draining", "disabled")
 # among unavailable targets, what is the least bad to try: the rank, then the shorter remaining time
@@ -46,7 +46,7 @@ class EndpointHealth:
 
     __slots__ = (
         "_rng", "breaker", "cool", "draining", "enabled", "endpoint", "failures", "first_content_s", "in_flight",
-        "last_error", "last_error_at", "models", "requests", "successes", "tokens_per_s",
+        "last_error", "last_error_at", "models", "requests", "successes", "tokens_per_s", "waiting",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, rng: Random) -> None:
@@ -65,6 +65,7 @@ class EndpointHealth:
         self.last_error_at = 0.0
         self.first_content_s: float | None = None
         self.tokens_per_s: float | None = None
+        self.waiting: deque[Waiter] = deque()  # for a slot, in order of arrival
 
     def model(self, name: str, now: float) -> ModelHealth:
         """The row of a model, made on first use."""
@@ -113,8 +114,15 @@ class EndpointHealth:
         return self.enabled and not self.draining and not self.cool.active(now) and self.breaker.closed()
 
     def full(self) -> bool:
+        """Whether another request would have to wait: no slot is free, or others wait for it already."""
         most = self.endpoint.provider.max_in_flight
-        return 0 < most <= self.in_flight
+        return most > 0 and (self.in_flight >= most or self.has_waiters())
+
+    def has_waiters(self) -> bool:
+        """Whether somebody waits for a slot; those who have gone elsewhere are forgotten."""
+        while self.waiting and self.waiting[0].done:
+            self.waiting.popleft()
+        return bool(self.waiting)
 
     def share(self, model: ModelHealth, now: float) -> float:
         """How much of its load it should get after a recovery, 0.1 .. 1."""
@@ -178,8 +186,16 @@ class EndpointHealth:
         worst = max(bad, key=lambda state: _STATES.index(state[0]))
         return worst if len(bad) == len(found) else ("ready", 0.0, f"{worst[0]}: {worst[2]}")
 
-    def succeeded(self, name: str, outcome: Outcome, begun: float, now: float) -> None:
-        """Takes in a success: cool-downs that it disproves end, times are learnt."""
+    def timed(self, model: ModelHealth, first_content_s: float, input_tokens: int, now: float) -> None:
+        """Takes in one time to first content."""
+        model.latency.add(normalised(first_content_s, input_tokens), now)
+        self.first_content_s = _blend(self.first_content_s, first_content_s)
+
+    def succeeded(
+        self, name: str, outcome: Outcome, begun: float, now: float, *, timed: bool = False
+    ) -> None:
+        """Takes in a success: cool-downs that it disproves end, times are learnt (`timed`: the one to first content
+        has been already)."""
         model = self.model(name, now)
         self.successes += 1
         self.cool.clear(begun)
@@ -187,8 +203,8 @@ class EndpointHealth:
         first = outcome.first_content_s
         if first is None:
             return
-        model.latency.add(first / (1 + outcome.input_tokens / _INPUT_PER_TTFT), now)
-        self.first_content_s = _blend(self.first_content_s, first)
+        if not timed:
+            self.timed(model, first, outcome.input_tokens, now)
         seconds = now - begun - first
         if outcome.output_tokens > 0 and seconds > 0.05:
             self.tokens_per_s = _blend(self.tokens_per_s, outcome.output_tokens / seconds)
@@ -234,6 +250,7 @@ class EndpointHealth:
             "enabled": self.enabled,
             "draining": self.draining,
             "in_flight": self.in_flight,
+            "waiting": sum(not waiter.done for waiter in self.waiting),
             "requests": self.requests,
             "successes": self.successes,
             "failures": self.failures,

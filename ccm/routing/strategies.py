@@ -15,15 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from ccm.model import ModelFacts
-
-EXPECTED_OUTPUT_TOKENS = 1000
-
 
 @dataclass(slots=True)
 class Rival:
     """One endpoint as a strategy sees it. `index` is its place in the configuration, `price_usd` the expected price
-    of this request (None = unknown), `latency_s` its time to first content (None = never measured)."""
+    of this request (None = unknown), `latency_s` its time to first content (None = never measured), `due` whether it
+    has not been measured for so long that it should be (`latency` gives it one request then)."""
 
     id: str
     provider: str
@@ -32,7 +29,9 @@ class Rival:
     weight: int = 1
     in_flight: int = 0
     latency_s: float | None = None
+    due: bool = False
     price_usd: float | None = None
+    place: int = 0  # the caller's own mark
 
 
 @dataclass(slots=True)
@@ -42,6 +41,10 @@ class Turns:
 
     providers: dict[str, int] = field(default_factory=dict)
     keys: dict[str, int] = field(default_factory=dict)
+
+    def copy(self) -> Turns:
+        """The same turns, to be taken without consequence."""
+        return Turns(dict(self.providers), dict(self.keys))
 
 
 class TurnTable:
@@ -54,8 +57,11 @@ class TurnTable:
         self._table: OrderedDict[str, Turns] = OrderedDict()
         self._most = most
 
-    def of(self, model: str) -> Turns:
+    def of(self, model: str, *, kept: bool = True) -> Turns:
+        """The turns of a model. Not `kept`: asking leaves no trace."""
         turns = self._table.get(model)
+        if not kept:
+            return turns or Turns()
         if turns is None:
             turns = self._table[model] = Turns()
             if len(self._table) > self._most:
@@ -88,7 +94,8 @@ def round_robin(rivals: Sequence[Rival], turns: Turns | None, rng: random.Random
 def latency(rivals: Sequence[Rival], turns: Turns | None, rng: random.Random) -> list[Rival]:
     """Two at random, the better of them first; better is the lower time to first content x (in flight + 1).
 
-    What was never measured counts as the median of the others, so that it gets its chance without a rush.
+    What was never measured counts as the median of the others, so that it gets its chance without a rush; what is due
+    gets one request, whatever it was like when it was last measured: how else would its recovery be noticed.
     """
     known = [rival.latency_s for rival in rivals if rival.latency_s is not None]
     middle = median(known) if known else 1.0
@@ -99,6 +106,9 @@ def latency(rivals: Sequence[Rival], turns: Turns | None, rng: random.Random) ->
 
     if len(rivals) < 2:
         return list(rivals)
+    due = next((rival for rival in rivals if rival.due), None) if turns is not None else None
+    if due is not None:
+        return [due, *sorted((rival for rival in rivals if rival is not due), key=cost)]
     first, second = rng.sample(list(rivals), 2)
     winner = min(first, second, key=cost) if cost(first)[0] != cost(second)[0] else first
     return [winner, *sorted((rival for rival in rivals if rival is not winner), key=cost)]
@@ -166,52 +176,3 @@ def _smooth(current: dict[str, int], weights: Mapping[str, int]) -> str:
             picked = name
     current[picked] -= sum(weights.values())
     return picked
-
-
-def expected_price(
-    facts: ModelFacts, input_tokens: int, output_tokens: int = EXPECTED_OUTPUT_TOKENS
-) -> float | None:
-    """USD for a request of this size at list prices, or None where either price is unknown (never taken for free)."""
-    price = facts.price
-    per_input, per_output = price.input, price.output
-    for above, more_input, more_output in price.above:
-        if input_tokens > above:
-            per_input, per_output = more_input, more_output
-    if per_input is None or per_output is None:
-        return None
-    return (per_input * input_tokens + per_output * output_tokens) / 1e6
-
-
-class PeakEwma:
-    """A moving average that believes bad news at once and good news gradually (Finagle's peak EWMA).
-
-    A sample above the average replaces it; one below is blended in by its age (10 s). An old average fades towards
-    the others' median within minutes, so that a target that was slow once is measured again.
-    """
-
-    __slots__ = ("_at", "_value")
-    TAU_S = 10.0
-    FADE_S = 120.0
-
-    def __init__(self) -> None:
-        self._value: float | None = None
-        self._at = 0.0
-
-    def add(self, sample: float, now: float) -> None:
-        if self._value is None or sample >= self._value:
-            self._value = sample
-        else:
-            kept = math.exp(-max(0.0, now - self._at) / self.TAU_S)
-            self._value = self._value * kept + sample * (1 - kept)
-        self._at = now
-
-    def value(self) -> float | None:
-        """As last measured; None before the first sample."""
-        return self._value
-
-    def faded(self, now: float, middle: float) -> float | None:
-        """The value moved towards `middle` by its age."""
-        if self._value is None:
-            return None
-        kept = math.exp(-max(0.0, now - self._at) / self.FADE_S)
-        return middle + (self._value - middle) * kept

@@ -57,6 +57,11 @@ def _health(visit: Visit) -> bool:
     return False
 
 
+def _profiles(visit: Visit) -> bool:
+    visit.down.answer_json(200, {"inferenceProfileSummaries": []})
+    return False
+
+
 def _swallow(visit: Visit) -> bool:
     visit.down.answer_json(200, {})
     return False
@@ -80,14 +85,16 @@ ROUTES: Mapping[str, Route] = {
     "/v1/responses": Route(("POST",), True, _messages, "responses"),
     "/v1/models": Route(_GET, True, _models),
     "/v1/models/*": Route(_GET, True, _models),
+    "/inference-profiles": Route(_GET, True, _profiles, "bedrock"),
     "/": Route(_GET, False, _hello),
     "/api/hello": Route(_GET, False, _hello),
     "/api/event_logging/*": Route(("POST",), False, _swallow),
     "/health": Route(_GET, False, _health),
 }
-# Claude Code's other modes; the model stands in the path, and so does whether it streams (DIALECTS 12).
+# Claude Code's other modes, and Azure's classic path; the model stands in the path, and so does whether it streams (DIALECTS 12).
 _VERTEX = r"(?:/v1(?:beta1)?)?/projects/[^/]+/locations/[^/]+/publishers/anthropic/models"
 CLOUDS: Sequence[tuple[re.Pattern[str], Route]] = (
+    (re.compile(r"/deployments/([^/]+)/chat/completions()"), Route(("POST",), True, _messages, "chat")),
     (
         re.compile(r"/model/([^/]+)/(?:invoke|(invoke-with-response-stream))"),
         Route(("POST",), True, _messages, "bedrock"),
@@ -108,7 +115,9 @@ def find(path: str) -> tuple[Route | None, Entry, str]:
     match = _PREFIX.match(path)
     if match is not None:
         prefix, path = match[1], path[match.end() :]
-    path = path.removeprefix("/anthropic") or "/"  # Claude Code in Foundry mode
+    path = (
+        path.removeprefix("/anthropic").removeprefix("/openai") or "/"
+    )  # Foundry's and Azure's own prefixes
     if path.startswith("/v1/v1/"):  # a base URL that ends in /v1
         path = path[3:]
     if len(path) > 1:
@@ -124,7 +133,8 @@ def find(path: str) -> tuple[Route | None, Entry, str]:
         return route, Entry(route.surface, prefix), rest
     for pattern, cloud in CLOUDS:
         if (found := pattern.fullmatch(path)) is not None:
-            return cloud, Entry(cloud.surface, prefix, unquote(found[1]), bool(found[2])), ""
+            stream = None if cloud.surface == "chat" else bool(found[2])
+            return cloud, Entry(cloud.surface, prefix, unquote(found[1]), stream), ""
     return None, Entry(prefix=prefix), ""
 
 
@@ -154,7 +164,10 @@ def _admit(snapshot: Snapshot, route: Route | None, head: RequestHead, local: tu
     if route.token:
         guard.check_token(headers, snapshot.auth_token)
     if head.method == "POST":
-        guard.check_body(headers)
+        # botocore's InvokeModel names no type; no web page can send it our token, which was checked above
+        guard.check_body(
+            {"content-type": "application/json", **headers} if route.surface == "bedrock" else headers
+        )
 
 
 def _path(target: str) -> str:

@@ -86,6 +86,12 @@ class Call:
         name = self.pool.provider.name
         try:
             connection, reused = self.pool.take()
+        except (
+            urllib3.exceptions.NewConnectionError
+        ) as error:  # refused, no such host: a subclass of the next one
+            raise failure(
+                FailureKind.CONNECT, f"cannot reach {name} ({self.pool.authority}): {_short(error)}"
+            ) from None
         except urllib3.exceptions.ConnectTimeoutError:
             raise failure(
                 FailureKind.CONNECT, f"no connection to {name} ({self.pool.authority}) in time"
@@ -279,7 +285,11 @@ class Call:
 
 def _short(error: BaseException) -> str:
     """An exception for people: its innermost reason, without object addresses."""
-    reason = getattr(error, "reason", None)
+    cause = getattr(error, "reason", None)
+    for each in (error, cause, *error.args):
+        if isinstance(each, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted: {each.verify_message}"
+    reason = cause
     text = str(reason or error)
     if ": " in text and " object at 0x" in text:
         text = text.split(": ", 1)[1]

@@ -48,15 +48,17 @@ PROVIDERS = (
 class DemoUpstream:
     """The server. `port` 0 takes a free one; `word_s` is the pause between words of a stream, in seconds."""
 
-    def __init__(self, port: int = 0, word_s: float = WORD_S) -> None:
+    def __init__(self, port: int = 0, word_s: float = WORD_S, steady: bool = False) -> None:
+        """`steady`: nothing fails, for `ccm test --demo`."""
         self._port = port
         self._word_s = word_s
+        self._steady = steady
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
 
     def start(self) -> str:
         """Opens the port and returns the base URL, `http://127.0.0.1:<port>`. Raises OSError if the port is taken."""
-        server = _Server(self._port, self._word_s)
+        server = _Server(self._port, self._word_s, self._steady)
         self._server = server
         self._thread = threading.Thread(
             target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="ccm-demo-upstream", daemon=True
@@ -109,7 +111,8 @@ class Answer(NamedTuple):
     words: tuple[str, ...]  # joined by "" they are the text
     input_tokens: int
     output_tokens: int
-    stop: str  # end_turn | max_tokens
+    stop: str  # end_turn | max_tokens | tool_use
+    call: tuple[str, str] = ("", "")  # the name of the tool it calls ("" none), its arguments as JSON
 
 
 def compose(body: dict[str, Any], size: int, id: str) -> Answer:
@@ -129,6 +132,9 @@ def compose(body: dict[str, Any], size: int, id: str) -> Answer:
         "To use a real provider, run `ccm-quickstart`."
     )
     words = tuple(_words(text))
+    if call := _wanted_call(body, question):
+        words = tuple(_words("The one tool that was offered was asked for by name, so it is called."))
+        return Answer(id, model, words, max(1, size // 4), _tokens(words), "tool_use", call)
     limit = body.get("max_tokens") or body.get("max_completion_tokens")
     stop = "end_turn"
     if isinstance(limit, int) and not isinstance(limit, bool) and 0 < limit < _tokens(words):
@@ -157,6 +163,8 @@ def chat_frames(answer: Answer, with_usage: bool) -> Iterator[bytes]:
     yield chunk({"role": "assistant", "content": ""})
     for word in answer.words:
         yield chunk({"content": word})
+    if answer.call[0]:
+        yield chunk({"tool_calls": [{"index": 0, **_chat_call(answer)}]})
     yield chunk({}, _CHAT_STOP[answer.stop])
     if with_usage:
         yield _data(base | {"choices": [], "usage": _chat_usage(answer)})
@@ -165,12 +173,14 @@ def chat_frames(answer: Answer, with_usage: bool) -> Iterator[bytes]:
 
 def chat_message(answer: Answer) -> dict[str, Any]:
     """The answer as one chat completion."""
-    message = {"role": "assistant", "content": "".join(answer.words)}
+    message: dict[str, Any] = {"role": "assistant", "content": "".join(answer.words)}
+    if answer.call[0]:
+        message["tool_calls"] = [_chat_call(answer)]
     choice = {"index": 0, "message": message, "finish_reason": _CHAT_STOP[answer.stop]}
     return _chat_base(answer, "chat.completion") | {"choices": [choice], "usage": _chat_usage(answer)}
 
 
-_CHAT_STOP = {"end_turn": "stop", "max_tokens": "length"}
+_CHAT_STOP = {"end_turn": "stop", "max_tokens": "length", "tool_use": "tool_calls"}
 
 
 def _anthropic_events(answer: Answer) -> Iterator[dict[str, Any]]:
@@ -178,9 +188,50 @@ def _anthropic_events(answer: Answer) -> Iterator[dict[str, Any]]:
     for word in answer.words:
         writer.text(word)
         yield from writer.take()
+    name, arguments = answer.call
+    if name:
+        writer.tool(0, f"toolu_{answer.id}", name)
+        writer.tool_json(0, arguments)
+        writer.tool_end(0)
     writer.usage.output = answer.output_tokens
     writer.finish(answer.stop)
     yield from writer.take()
+
+
+def _wanted_call(body: dict[str, Any], question: str) -> tuple[str, str] | None:
+    """The call of the one tool offered, where the question names it: (name, arguments made of its schema)."""
+    offered = _list(body.get("tools"))
+    tool = offered[0] if len(offered) == 1 and isinstance(offered[0], dict) else {}
+    tool = tool["function"] if isinstance(tool.get("function"), dict) else tool
+    name, schema = tool.get("name"), tool.get("input_schema") or tool.get("parameters")
+    if not isinstance(name, str) or not name or name not in question or not isinstance(schema, dict):
+        return None
+    properties = schema.get("properties")
+    given = {
+        key: _SAMPLES.get(str(value.get("type")), "demo")
+        for key, value in (properties if isinstance(properties, dict) else {}).items()
+        if isinstance(value, dict)
+    }
+    return name, json.dumps(given)
+
+
+_SAMPLES: dict[str, Any] = {
+    "integer": 1,
+    "number": 1.5,
+    "boolean": True,
+    "array": [],
+    "object": {},
+    "null": None,
+}
+
+
+def _chat_call(answer: Answer) -> dict[str, Any]:
+    name, arguments = answer.call
+    return {
+        "id": f"call_{answer.id}",
+        "type": "function",
+        "function": {"name": name, "arguments": arguments},
+    }
 
 
 def _chat_base(answer: Answer, kind: str) -> dict[str, Any]:
@@ -238,8 +289,9 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False  # a handler may wait on an idle connection; daemon threads end with the process
     request_queue_size = 64
 
-    def __init__(self, port: int, word_s: float) -> None:
+    def __init__(self, port: int, word_s: float, steady: bool) -> None:
         self.stopping = threading.Event()
+        self.steady = steady
         self.plan = FaultPlan()
         self.word_s = word_s
         self._lock = threading.Lock()
@@ -322,7 +374,7 @@ class _Handler(BaseHTTPRequestHandler):
         return cast(_Server, self.server)
 
     def _anthropic(self, body: dict[str, Any], raw: bytes) -> None:
-        fault = self._demo.plan.decide(raw, time.monotonic())
+        fault = "" if self._demo.steady else self._demo.plan.decide(raw, time.monotonic())
         error = error_event("overloaded_error", "The demo provider is pretending to be overloaded")
         if fault == "500":
             self._refuse(500, "api_error", "The demo provider is pretending to have crashed")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import ipaddress
-import json
 import os
 import re
 import ssl
@@ -561,32 +560,3 @@ def test_a_redirecting_provider_is_told_and_left(up: Upstream, fresh: Callable[.
         told = gw.ctl("requests", "--json").stdout
         assert reply.headers["x-ccm-attempts"] == "a=protocol,b=200"
         assert "redirects are not followed" in told and "?x=1" not in told
-
-
-@needs_openssl
-def test_a_running_ccm_behind_proxy_and_private_authority(
-    authority: Authority, server_cert: tuple[Path, Path], fresh: Callable[..., Gateway]
-) -> None:
-    """The whole way once: configuration -> proxy with credentials -> tunnel -> private CA -> client certificate."""
-    context = authority.server_context(*server_cert)
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.load_verify_locations(authority.ca)
-    cert, key = authority.issue("gateway", "DNS:ccm.example")
-    wanted = "Basic " + base64.b64encode(b"corp:pass-canary-123").decode()
-    body = answers.whole("anthropic")
-
-    def reply(request: Request) -> bytes:
-        return response(200, json.dumps(body).encode(), content_type="application/json")
-
-    with Server(context, reply) as server, Proxy(auth=wanted) as proxy:
-        config = provider(
-            server.url, "far", ca_bundle=str(authority.ca), client_cert=str(cert), client_key=str(key),
-            proxy=proxy.url, proxy_auth_env="CORP_PROXY_AUTH",
-        )  # fmt: skip
-        gw = fresh(config, env={"CORP_PROXY_AUTH": "corp:pass-canary-123"})
-        found = post(gw.base_url, message(stream=False))
-        assert found.status == 200 and found.text == answers.TEXT, gw.log()
-        assert [(m, t) for m, t, _ in proxy.heads] == [("CONNECT", f"127.0.0.1:{server.port}")]
-        assert server.requests[0].headers["x-api-key"] == KEY
-        assert "proxy-authorization" not in server.requests[0].headers
-        assert "pass-canary-123" not in gw.log() + gw.ctl("status", "--json").stdout

@@ -57,7 +57,8 @@ def many(gw: Gateway, count: int, threads: int = 8) -> list[int]:
         with Client(gw.base_url) as client:
             for n in left:
                 reply = client.post(message(stream=n % 2 == 0))
-                statuses.append(reply.status if reply.ended and reply.text == answers.TEXT else -1)
+                good = reply.status != 200 or (reply.ended and reply.text == answers.TEXT)
+                statuses.append(reply.status if good else -1)
 
     pool = [threading.Thread(target=work) for _ in range(threads)]
     for thread in pool:

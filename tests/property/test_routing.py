@@ -348,7 +348,7 @@ class RouterMachine(RuleBasedStateMachine):
         """Breakers alone never take out all: the last one stays closed."""
         assert any(
             row.breaker.closed() and all(model.breaker.closed() for model in row.models.values())
-            for row in self.router._rows.values()
+            for row in self.router._board.rows.values()
         )
 
 

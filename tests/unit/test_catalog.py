@@ -237,7 +237,7 @@ def test_bare_names(name: str, bare: str) -> None:
         ("deepseek-ai/DeepSeek-V4-Pro", "fireworks", 1_000_000, None, "effort"),
         ("gemini-2.5-pro", "google", 1_048_576, 1.25, "budget"),
         ("gemini-3-pro-preview", "google", 1_048_576, None, "level"),
-        ("claude-demo-opus", "demo", 200_000, None, ""),
+        ("claude-demo-opus", "demo", 200_000, 0.0, ""),
     ],
 )
 def test_find(

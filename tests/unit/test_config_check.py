@@ -46,7 +46,7 @@ def test_the_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check.run(given("good/everything.toml", tmp_path), ENV) == 0
     shown = capsys.readouterr().out
-    for text in ("command printf k%s ey", "ready (command not run)", "switched off", "1 of 3 keys missing",
+    for text in ("command printf k%s ey", "switched off", "1 of 3 keys missing",
                  "openai: gpt-5.6, local: our-model", "none needed"):  # fmt: skip
         assert text in shown
     assert "sk-" not in shown and "a-secret-of-my-own" not in shown

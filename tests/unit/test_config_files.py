@@ -23,14 +23,22 @@ ENV = {
     "KEY_2": "sk-other-key",
     "OWN": "ccm-proxy",
     "BLANKS": "two words",
+    "LINES": "sk-first-key\nsk-second-key",
+    "EMPTY": "",
+    "DOLLAR": "${KEY}",
 }
 
 
 def placed(source: Path, directory: Path) -> Path:
-    """A private copy: a checkout's files may be group-writable, a configuration must not be."""
+    """A private copy: a checkout's files may be group-writable, a configuration must not be. Key files stand beside it
+    as `<case>.<name>.key`, those named "open" readable by others."""
     path = directory / source.name
     shutil.copyfile(source, path)
     path.chmod(0o600)
+    for key in source.parent.glob(f"{source.stem}.*.key"):
+        copy = directory / key.name
+        shutil.copyfile(key, copy)
+        copy.chmod(0o644 if ".open." in key.name else 0o600)
     return path
 
 

@@ -162,8 +162,9 @@ def test_every_key_arrives(tmp_path: Path) -> None:
         "https://aiplatform.us.rep.googleapis.com/v1/projects/my-project/locations/us/publishers/google"
     )
     assert gcp.options["vertex"] is True
-    assert ids["az"].provider.base_url == "https://myresource.openai.azure.com/openai/v1"
-    assert ids["az"].provider.options["api_version"] == "2024-10-21"
+    az = ids["az"].provider
+    assert (az.dialect, az.base_url) == ("openai_chat", "https://myresource.openai.azure.com/openai")
+    assert (az.options["api_version"], az.options["deployments"]) == ("2024-10-21", True)
     assert not snapshot.providers["off"].enabled
     assert variables_used(snapshot) == {"KEY", "KEY_2"}
     assert "sk-" not in repr(snapshot)
@@ -431,10 +432,9 @@ def test_unmapped_tiers_are_told_once(write: Write) -> None:
 
 
 def test_models_that_nobody_knows(write: Write) -> None:
-    text = MINIMAL + 'models = { opus = "gtp-5.6", haiku = "sonar" }\n'
-    unknown, toolless = warnings_of(write(text))
+    text = MINIMAL + 'models = { opus = "gtp-5.6", small = "sonar" }\n'
+    (unknown,) = warnings_of(write(text))
     assert "gtp-5.6 is not in the catalogue" in unknown and "did you mean gpt-5.6?" in unknown
-    assert "sonar takes no tools" in toolless
 
 
 def test_a_model_whose_providers_are_all_out(write: Write) -> None:
@@ -446,9 +446,10 @@ def test_a_model_whose_providers_are_all_out(write: Write) -> None:
 
 def test_the_users_model_facts(write: Write) -> None:
     write('[models."our-model"]\nwindow = 32000\ninput = 0.5\nabilities = []\n', "models.toml")
-    text = MINIMAL + 'models = { opus = "our-model" }\n[catalog]\nmodels_file = "models.toml"\n'
-    path = write(text)
-    assert "our-model takes no tools" in warnings_of(path)[0]
+    text = MINIMAL + 'models = { %s = "our-model" }\n[catalog]\nmodels_file = "models.toml"\n'
+    assert "our-model takes no tools" in refused(lambda: load.load(write(text % "opus"), ENV))[0]
+    path = write(text % '"gpt-*"')
+    assert warnings_of(path) == []
     facts = load.book(load.load(path, ENV)).find("our-model", "openai")
     assert (facts.known, facts.window, facts.price.input) == (True, 32000, 0.5)
     write('[models."our-model"]\nwindwo = 32000\n', "models.toml")

@@ -132,3 +132,40 @@ def test_the_provider_rows_name_the_two_surfaces() -> None:
         ("demo-flaky", "anthropic", 1),
         ("demo-steady", "openai_chat", 2),
     ]
+
+
+CALL = {"type": "object", "properties": {"word": {"type": "string"}, "n": {"type": "integer"}}}
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        {"name": "say_it", "input_schema": CALL},
+        {"type": "function", "function": {"name": "say_it", "parameters": CALL}},
+    ],
+)
+def test_the_one_tool_is_called_when_the_question_names_it(tool: dict) -> None:
+    body = {"model": "m", "tools": [tool], "messages": [{"role": "user", "content": "Call say_it now"}]}
+    made = answer(body)
+    assert made.call == ("say_it", '{"word": "demo", "n": 1}')
+    message = demo.anthropic_message(made)
+    assert message["stop_reason"] == "tool_use"
+    assert [b["type"] for b in message["content"]] == ["text", "tool_use"]
+    assert message["content"][1]["input"] == {"word": "demo", "n": 1}
+    chat = demo.chat_message(made)["choices"][0]
+    assert chat["finish_reason"] == "tool_calls"
+    assert chat["message"]["tool_calls"][0]["function"] == {"name": "say_it", "arguments": made.call[1]}
+    chunks = [json.loads(d) for d in data(list(demo.chat_frames(made, False)))[:-1]]
+    assert chunks[-2]["choices"][0]["delta"]["tool_calls"][0]["index"] == 0
+
+
+def test_tools_that_were_not_asked_for_are_not_called() -> None:
+    tool = {"name": "say_it", "input_schema": CALL}
+    question = {"role": "user", "content": "Call say_it now"}
+    for tools, content in (
+        ([tool, tool], question),
+        ([tool], {"role": "user", "content": "hi"}),
+        ([{}], question),
+    ):
+        made = answer({"model": "m", "tools": tools, "messages": [content]})
+        assert made.call == ("", "") and made.stop == "end_turn"

@@ -223,15 +223,51 @@ def test_what_cannot_be_reserved_is_no_attempt() -> None:
 
 
 def test_what_is_only_busy_is_asked_again_for_ten_seconds() -> None:
-    assert run([A], ["busy", "busy"]) == ["a", "a+0.25", "a", "a+0.25", "a", "ok"]
+    assert run([A], ["busy"] * 3) == ["a", "a", "a+0.25", "a", "a+0.25", "a", "ok"]
     found = run([A, B], ["busy"] * 200)
-    assert found[:5] == ["a", "b", "a+0.25", "a", "b"]
+    assert found[:6] == ["a", "b", "a", "a+0.25", "a", "b"]
     waited = sum(float(step.partition("+")[2]) for step in found if "+" in step)
     assert 9.75 <= waited <= 10.25
 
 
 def test_after_a_failure_the_busy_one_gets_its_turn() -> None:
-    assert run([A, B], ["busy", K.CREDENTIAL])[:4] == ["a", "b", "a+0.25", "a"]
+    assert run([A, B], ["busy", K.CREDENTIAL]) == ["a", "b", "a", "ok"]
+    assert run([A, B], ["busy", K.CREDENTIAL, "busy"]) == ["a", "b", "a", "a+0.25", "a", "ok"]
+
+
+def queued(targets: Sequence[Target], seconds: float, grants: Sequence[Target | None]) -> list[str]:
+    """The transcript of a caller that waits in queues: "a b?10" = it waited for a or b, up to 10 s."""
+    clock = Clock()
+    steps = plan(
+        Route(tuple(targets)), FailoverSettings(True, 2, 250), clock=clock, rng=Most(),
+        deadline=clock.now + 240, budget=RetryBudget(clock=clock),
+    )  # fmt: skip
+    said, todo = [], list(grants)
+    try:
+        step = next(steps)
+        while isinstance(step, Try):
+            if not step.queue:
+                step = steps.send(None)
+                continue
+            said.append(" ".join(t.endpoint.id for t in step.queue) + f"?{step.wait_s:g}")
+            clock.now += seconds
+            granted = todo.pop(0)
+            if granted is None:
+                step = steps.send(None)
+                continue
+            step.target = granted
+            said.append(granted.endpoint.id)
+            step = steps.send(fail(K.BROKEN) if todo else fail(K.CALLER_FAULT))
+    except StopIteration:
+        return said
+    return [*said, "polls"]
+
+
+def test_who_can_wait_in_a_queue_takes_what_comes_free_first_r38() -> None:
+    assert queued([A, B], 3.0, [B]) == ["a b?10", "b"]
+    assert queued([A, B], 3.0, [B, A]) == ["a b?10", "b", "a?7", "a"]
+    assert queued([A], 10.0, [None]) == ["a?10"]
+    assert queued([A], 0.0, [None]) == ["a?10", "polls"]
 
 
 def test_panic_asks_nobody_twice_and_waits_shortly_at_first() -> None:

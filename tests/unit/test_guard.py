@@ -127,6 +127,9 @@ def test_paths(path, found, prefix, rest):
         ("/v1/chat/completions", Entry("chat")),
         ("/p/x/v1/responses", Entry("responses", "x")),
         ("/anthropic/v1/messages", Entry()),
+        ("/openai/v1/responses", Entry("responses")),
+        ("/openai/deployments/gpt-5/chat/completions", Entry("chat", "", "gpt-5", None)),
+        ("/inference-profiles", Entry("bedrock")),
         (
             "/model/us.anthropic.claude-x-v1%3A0/invoke",
             Entry("bedrock", "", "us.anthropic.claude-x-v1:0", False),

@@ -676,9 +676,9 @@ def test_a_slate_is_computed_once_per_configuration_and_bounded() -> None:
     assert asked == ["a-mid"]
     for n in range(2000):
         world.route(f"name-{n}")
-    row = world.router._rows["a"]
+    row = world.router._board.rows["a"]
     assert len(row.models) <= 64
-    assert len(world.router._slates[1]) <= 512
+    assert len(world.router._slates.kept[1]) <= 512
     assert len(world.router._turns._table) <= 256
 
 

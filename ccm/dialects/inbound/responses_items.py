@@ -160,7 +160,6 @@ def response_object(original: Mapping[str, Any], asked_model: str, id: str, crea
         "parallel_tool_calls": parallel if isinstance(parallel, bool) else True,
         "previous_response_id": None,
         "reasoning": {"effort": reasoning.get("effort"), "summary": reasoning.get("summary")},
-        "store": False,
         "temperature": _or(original.get("temperature"), 1.0),
         "text": {"format": {"type": "text"}, **(text if isinstance(text, dict) else {})},
         "tool_choice": _or(original.get("tool_choice"), "auto"),

@@ -9,6 +9,8 @@ from typing import Any
 from ccm.dialects.base import Context, Encoded, Loss, Request
 from ccm.dialects.repair.paths import GONE, Path, edit, value_at
 
+_OPPOSITES = {"fold_system": "keep_system", "no_system_role": "developer_role"}
+
 
 @dataclass(frozen=True, slots=True)
 class Repair:
@@ -48,8 +50,10 @@ class Draft:
         return self.edit(path, lambda _: GONE)
 
     def quirk(self, *names: str) -> None:
-        """What the encoder knows how to do by itself."""
-        self.ctx = replace(self.ctx, quirks=self.ctx.quirks | frozenset(names))
+        """What the encoder knows how to do by itself. The provider's word outranks a configured quirk that says the
+        opposite."""
+        opposed = {_OPPOSITES.get(name, "") for name in names}
+        self.ctx = replace(self.ctx, quirks=(self.ctx.quirks - opposed) | frozenset(names))
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,13 +20,12 @@ _MAX_WORDS = 12
 # Containers that mean nothing without members.
 _PRUNED = frozenset(
     ("output_config", "reasoning", "stream_options", "generationConfig", "thinkingConfig", "toolConfig", "include",
-     "additionalModelRequestFields", "outputConfig", "text", "anthropic_beta", "inferenceConfig", "edits",
-     "context_management", "inputConfig")
+     "additionalModelRequestFields", "outputConfig", "text", "anthropic_beta", "inferenceConfig")
 )  # fmt: skip
 # Values that hold the client's own words or data: no parameter of the API is in there.
 _OPAQUE = frozenset(
     ("input_schema", "parameters", "parametersJsonSchema", "responseJsonSchema", "responseSchema", "schema", "inputSchema",
-     "args", "arguments", "response", "json", "toolUse", "metadata", "source")
+     "args", "arguments", "response", "json", "source")
 )  # fmt: skip
 # What makes a request what it is: no repair drops it.
 _PROTECTED = frozenset(
@@ -35,7 +34,7 @@ _PROTECTED = frozenset(
      "tool_use_id", "toolUseId", "call_id", "toolSpec", "toolResult", "system", "systemInstruction", "instructions",
      "input", "source", "data", "url", "image_url", "file", "image", "document", "inlineData", "fileData", "signature",
      "is_error", "status", "output", "summary", "encrypted_content", "anthropic_version", "toolConfig", "budget_tokens",
-     *_OPAQUE - {"responseJsonSchema", "responseSchema", "metadata"})
+     "toolUse", *_OPAQUE - {"responseJsonSchema", "responseSchema"})
 )  # fmt: skip
 
 
@@ -66,13 +65,13 @@ def _walk(node: Any, left: list[str], path: Path) -> Path | None:
             if isinstance(element, dict) and (found := _walk(element, left, (*path, "*"))):
                 return found
         return None
-    if not isinstance(node, dict):
+    if not isinstance(node, dict) or word.isdigit():
         return None
-    for key in (word, camel(word)):
-        if key in node and not (rest and key in _OPAQUE):
-            found = _walk(node[key], rest, (*path, key))
-            if found:
-                return found
+    key = next((k for k in (word, camel(word)) if k in node), None)
+    if key is not None:
+        found = None if rest and _opaque(key, path) else _walk(node[key], rest, (*path, key))
+        if found or isinstance(node[key], (dict, list)):
+            return found
     # the tag of a union (`custom`, `ephemeral`, `adaptive`), or `body`: part of the name, not of the request
     return _walk(node, rest, path) if rest else None
 
@@ -88,14 +87,18 @@ def _anywhere(body: Mapping[str, Any], left: list[str]) -> Path | None:
     return None
 
 
+def _opaque(key: str, path: Path) -> bool:
+    return key in _OPAQUE or (
+        key == "input" and bool(path)
+    )  # a tool's input; on top it is the conversation itself
+
+
 def positions(node: Any, path: Path = ()) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Every object of a body that belongs to the API, outermost first."""
     if isinstance(node, dict):
         yield path, node
         for key, value in node.items():
-            if key in _OPAQUE or (key == "input" and path):
-                continue
-            if isinstance(value, (dict, list)):
+            if isinstance(value, (dict, list)) and not _opaque(key, path):
                 yield from positions(value, (*path, key))
     elif isinstance(node, list):
         for element in node:
@@ -105,6 +108,8 @@ def positions(node: Any, path: Path = ()) -> Iterator[tuple[Path, dict[str, Any]
 def droppable(path: Path, value: Any = None) -> bool:
     """Whether a request without what stands at `path` still says the same to the model in its texts and tools."""
     key = path[-1]
+    if path == ("reasoning", "summary"):
+        return True
     if key == "id" and path[-2:-1] in (("functionCall",), ("functionResponse",)):
         return True  # Gemini pairs calls and results by name and order too
     if key == "type":
@@ -138,7 +143,9 @@ def edit(node: Any, path: Path, change: Change) -> Any:
         if not isinstance(node, list):
             return node
         made = [edit(element, rest, change) for element in node]
-        return made if any(a is not b for a, b in zip(made, node, strict=True)) else node
+        if all(new is old for new, old in zip(made, node, strict=True)):
+            return node
+        return [element for element in made if element is not GONE]
     if not isinstance(node, dict) or head not in node:
         return node
     value = edit(node[head], rest, change)
@@ -152,14 +159,11 @@ def edit(node: Any, path: Path, change: Change) -> Any:
     return copy
 
 
-def edit_list(node: Any, path: Path, change: Callable[[list[Any]], list[Any]]) -> Any:
-    """`edit` for lists: `change` gets and gives the whole list."""
-    return edit(node, path, lambda value: change(value) if isinstance(value, list) else value)
-
-
 def everywhere(body: Any, key: str, change: Change, under: str = "") -> Any:
     """`body` with every `key` at an API position (inside an `under` where given) put through `change`."""
-    paths = {(*path, key) for path, holder in positions(body) if key in holder and (not under or under in path)}
+    paths = {
+        (*path, key) for path, holder in positions(body) if key in holder and (not under or under in path)
+    }
     for path in sorted(paths, key=len, reverse=True):
         body = edit(body, path, change)
     return body

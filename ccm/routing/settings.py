@@ -1,0 +1,98 @@
+"""What the user wants of routing beyond providers and their order: rules, stickiness, hedging. Data only.
+
+A rule has two halves that are decided apart: where a request goes (`to`), and how a target is chosen there (`strategy`,
+`sticky`). For each half the first rule decides that matches and says something about it. So a rule with only a
+strategy does not keep a later one from naming a provider.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ccm.model import EMPTY, Snapshot
+
+# What a request can be; `routing.classify` says how each is recognised. A request may be several of them at once (a
+# subagent that thinks about an image).
+CLASSES = (
+    "default", "background", "title", "think", "long_context", "web_search", "image", "subagent", "compaction",
+    "classifier",
+)  # fmt: skip
+# In this order [routes] asks: what is special about a request goes before what most requests are.
+ROUTE_ORDER = (
+    "classifier", "web_search", "compaction", "title", "background", "subagent", "image", "long_context", "think",
+    "default",
+)  # fmt: skip
+LONG_CONTEXT_TOKENS = 60_000
+
+# (provider or endpoint, model): "" for any provider, "" for the model that was asked for
+Destination = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class When:
+    """What a request must be for a rule to hold: every field that is given, and of a field's values any one.
+
+    `models`, `headers` and `tools` hold patterns: a glob, or a regular expression between slashes. Model patterns see
+    the name as the client wrote it; `tiers` its tier. Header names are lower-case.
+    """
+
+    classes: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    tiers: tuple[str, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    path_prefixes: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
+    min_input_tokens: int = 0
+    max_input_tokens: int = 0  # 0 = no limit
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What a rule leads to. `to` in order of preference; the other providers come after them, unless `only`.
+    `strategy` "" and `sticky` None leave the choice to later rules and the general settings."""
+
+    to: tuple[Destination, ...] = ()
+    only: bool = False
+    strategy: str = ""
+    sticky: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule. `name` is what people see in x-ccm-route and `ccmctl explain`."""
+
+    name: str
+    when: When = When()
+    use: Use = Use()
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingSettings:
+    """The rules in order, and what holds where none does. `tags`: whether subagent tags are obeyed."""
+
+    rules: tuple[Rule, ...] = ()
+    sticky: bool = True
+    hedge: bool = False
+    tags: bool = True
+    long_context_tokens: int = LONG_CONTEXT_TOKENS
+
+    @property
+    def classes(self) -> frozenset[str]:
+        """The classes that any rule asks for: no others are worth looking for in a request."""
+        return frozenset(name for rule in self.rules for name in rule.when.classes)
+
+
+@dataclass(frozen=True, slots=True)
+class Steered(Snapshot):
+    """A Snapshot that carries routing settings."""
+
+    routing: RoutingSettings = RoutingSettings()
+
+
+_PLAIN = RoutingSettings()
+
+
+def settings_of(snapshot: Snapshot) -> RoutingSettings:
+    """The settings of a configuration; the defaults where it has none."""
+    return snapshot.routing if isinstance(snapshot, Steered) else _PLAIN
