@@ -7,6 +7,7 @@ retry     = another attempt at the same target failover = an attempt at another 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -51,6 +52,11 @@ class Secret:
     def reveal(self) -> str:
         """The key itself."""
         return self._value
+
+    @property
+    def fingerprint(self) -> str:
+        """Eight hexadecimal digits that tell two keys apart and say nothing of either."""
+        return hashlib.sha256(self._value.encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
     def __repr__(self) -> str:
         return f"<Secret from {self.source}>"

@@ -45,17 +45,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, env: Mapping[str, str] = os.environ) -> int:
     """Checks and reports; returns the exit code."""
+    ran = not getattr(args, "no_commands", False)
     try:
         snapshot = load.read(args.config, env, listen=getattr(args, "listen", None))
         load.book(snapshot)
-        if not args.no_commands:
+        if ran:
             snapshot = _with_commands_run(snapshot, env)
     except ConfigError as error:
         return _refused(error, args, env)
     if args.json:
-        print(json.dumps(report(snapshot, not args.no_commands), indent=2, ensure_ascii=False))
+        print(json.dumps(report(snapshot, ran), indent=2, ensure_ascii=False))
     else:
-        print(_text(snapshot, render.screen(), not args.no_commands))
+        print(_text(snapshot, render.screen(), ran))
     return OK
 
 

@@ -34,6 +34,7 @@ _EPILOG = """examples:
 """
 # What a snippet says where only the user can know.
 _EXAMPLES = {"project": "my-project", "resource": "my-resource"}
+_NOT_THERE = ("is set", "is not set", "no application default credentials")  # not: there, but unusable
 _CUSTOM = 'dialect = "openai_chat"              # {dialects}\nbase_url = "https://llm.example.com/v1"\n'
 
 
@@ -186,7 +187,7 @@ def _key_cell(keys: Sequence[KeySource]) -> render.Cell:
             place = {"file": f"file {key.name}", "none": key.name or "none needed"}.get(key.kind, key.name)
             return render.Cell(place, "green" if key.name else "dim")
     key = keys[0]
-    held = not key.problem.endswith(("is set", "is not set"))
+    held = not any(words in key.problem for words in _NOT_THERE)
     return render.Cell(key.problem if held else f"not set: {key.name}", "yellow" if held else "dim")
 
 

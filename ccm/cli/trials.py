@@ -73,12 +73,14 @@ class Trial:
 
 @dataclass(slots=True)
 class Result:
-    """What came of a trial. Times in seconds, `cost_usd` None where no price is known."""
+    """What came of a trial. `status` is the provider's own (0: it did not answer, `how` then says what happened); times
+    in seconds, `cost_usd` None where no price is known."""
 
     trial: Trial
     verdict: str
     error: str = ""
     status: int = 0
+    how: str = ""
     first_content_s: float | None = None
     total_s: float = 0.0
     usage: Usage = field(default_factory=Usage)
@@ -231,9 +233,17 @@ def _message(answer: bytes) -> str:
 def _fill(result: Result, record: RequestRecord | None) -> None:
     if record is None:
         return
-    result.first_content_s = record.first_content_s if result.status == 200 else None
     result.losses = list(record.losses)
     result.usage = record.usage
+    if record.attempts:
+        told = record.attempts[
+            -1
+        ].result  # "401", "connect": ccm's own answer to the client may have another status
+        result.status, result.how = (int(told), "") if told.isdigit() else (0, told.replace("_", " "))
+    own_words = record.attempts[-1].error if record.attempts else ""
+    if result.verdict != OK and own_words and own_words not in result.error:
+        result.error = f"{result.error} [it said: {own_words}]"
     if result.status == 200:
-        told = record.usage.cost_usd
-        result.cost_usd = cost_usd(result.trial.facts.price, record.usage) if told is None else told
+        result.first_content_s = record.first_content_s
+        paid = record.usage.cost_usd  # where the provider itself tells
+        result.cost_usd = cost_usd(result.trial.facts.price, record.usage) if paid is None else paid

@@ -255,6 +255,7 @@ def _report(result: Result) -> dict[str, Any]:
         "error": result.error or None,
         "hint": _hint(result) or None,
         "status": result.status,
+        "how": result.how or None,
         "first_content_s": _rounded(result.first_content_s),
         "total_s": _rounded(result.total_s),
         "input_tokens": usage.input_total,
@@ -305,7 +306,9 @@ def _text(results: Sequence[Result], bad: Sequence[Result], on: render.Screen) -
 def _verdict(result: Result) -> str:
     if result.verdict == trials.OK and not result.trial.tools:
         return "ok (takes no tools)"
-    return f"{result.verdict} {result.status}" if result.status >= 400 else result.verdict
+    if result.verdict != trials.FAILED:
+        return result.verdict
+    return f"failed, {result.status or result.how}" if result.status != 200 else result.verdict
 
 
 def _hint(result: Result) -> str:
@@ -317,8 +320,6 @@ def _hint(result: Result) -> str:
         return f'Claude\'s own name was sent: map models with [providers.{name}.models] default = "..."'
     if result.verdict == trials.NO_TOOL:
         return f"Claude Code needs tool calls: try again, or map another model in [providers.{name}.models]"
-    if result.status in (401, 403):
-        return f"look at its key: `ccm providers {trial.provider.type}` says where it is taken from"
     if result.status == 404:
         return f"map another model in [providers.{name}.models]; `ccm models` lists those that are known"
     return f"see {trial.provider.docs}" if trial.provider.docs else ""

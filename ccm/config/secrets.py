@@ -31,7 +31,7 @@ OWN_TOKEN_TEXT = "holds ccm's own auth_token, not a provider's key"  # noqa: S10
 _CHILD_ENV = frozenset((
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TERM", "TMPDIR", "DISPLAY",
     "WAYLAND_DISPLAY", "SSH_AUTH_SOCK", "GNUPGHOME", "GPG_TTY", "DBUS_SESSION_BUS_ADDRESS", "PASSWORD_STORE_DIR",
-    "VAULT_ADDR", "OP_ACCOUNT", "AWS_PROFILE", "AWS_REGION", "AWS_CONFIG_FILE", "CLOUDSDK_CONFIG", "SSL_CERT_FILE",
+    "VAULT_ADDR", "OP_ACCOUNT", "AWS_PROFILE", "AWS_REGION", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "CLOUDSDK_CONFIG", "SSL_CERT_FILE",
     "SSL_CERT_DIR",
 ))  # fmt: skip
 _CHILD_PREFIXES = ("LC_", "XDG_")
@@ -252,5 +252,8 @@ def _as_written(line: str) -> str | list[str]:
 
 def variables_used(snapshot: Snapshot) -> frozenset[str]:
     """The environment variables whose values are now in `Secret`s: to be removed from `os.environ` (RELIABILITY S35)."""
-    keys = (key for provider in snapshot.providers.values() for key in provider.keys)
-    return frozenset(key.name for key in keys if key.kind == "env" and key.secret)
+    providers = snapshot.providers.values()
+    used = {key.name for provider in providers for key in provider.keys if key.kind == "env" and key.secret}
+    if any(provider.auth == "sigv4" for provider in providers):
+        used |= {"AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"}
+    return frozenset(used)

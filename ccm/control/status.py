@@ -104,7 +104,12 @@ def _configured(provider: Provider) -> dict[str, Any]:
         "priority": provider.priority,
         "weight": provider.weight,
         "keys": [
-            {"from": f"{key.kind} {key.name}".strip(), "usable": not key.problem, "problem": key.problem}
+            {
+                "from": f"{key.kind} {key.name}".strip(),
+                "fingerprint": key.secret.fingerprint if key.secret is not None else "",
+                "usable": not key.problem,
+                "problem": key.problem,
+            }
             for key in provider.keys
         ],
     }

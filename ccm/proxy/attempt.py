@@ -20,10 +20,10 @@ from ccm.dialects.inbound.base import Renderer
 from ccm.dialects.repair import Repair
 from ccm.dialects.table import DIALECTS
 from ccm.errors import BadUpstream, Refusal, UpstreamError
-from ccm.messages.events import Event
-from ccm.messages.fold import Fold, unfold
+from ccm.messages.fold import unfold
 from ccm.messages.tokens import Usage
 from ccm.model import FailureKind, ProviderError, Target, Timeouts
+from ccm.proxy.folding import Folding as Folding  # also for those who look for it here
 from ccm.proxy.relay import PassRelay, Relay, TranslateRelay, incomplete
 from ccm.proxy.repairs import Repairs
 from ccm.upstream.auth import Authorizer
@@ -40,28 +40,6 @@ _TOKENS_PER_LIMIT = (
     2000  # a whole answer may take header_s for its start, and as much again for every so many tokens
 )
 _USER_AGENT = "claude-code-mux"
-
-
-class Folding:
-    """A Renderer that writes nothing: it folds the events into the message they make."""
-
-    content_type = ""
-
-    def __init__(self) -> None:
-        self.fold = Fold()
-
-    def render(self, event: Event) -> bytes:
-        """Takes the event."""
-        self.fold.add(event)
-        return b""
-
-    def fail(self, type: str, message: str, request_id: str) -> bytes:
-        """Nothing: the failure is the caller's to tell."""
-        return b""
-
-    def alive(self) -> bytes:
-        """Nothing: nobody reads along."""
-        return b""
 
 
 class Via(Protocol):

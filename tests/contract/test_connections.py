@@ -86,7 +86,7 @@ def refused(using: Sessions, of: Provider) -> UpstreamError:
 
 
 def unverified(error: UpstreamError) -> bool:
-    return bool(re.search("certificate.verify.failed", str(error), re.IGNORECASE))
+    return bool(re.search("certificate is not trusted", str(error)))
 
 
 @pytest.fixture

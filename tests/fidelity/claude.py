@@ -28,7 +28,9 @@ DIALECTS = ("anthropic", "openai_chat", "openai_responses", "gemini")
 DONE, SEEN = "done", "seen"  # what a run may come to
 REPAIRED = "malformed"  # done, but a request was refused by the provider, mended and sent again
 _RUN_S = 75
-_SEEN = re.compile(r"API Error|E2E-FAIL|Failed to authenticate|issue with the selected model|Request too large")
+_SEEN = re.compile(
+    r"API Error|E2E-FAIL|Failed to authenticate|issue with the selected model|Request too large"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +185,10 @@ def _play(case: Case, client: Path, work: Path) -> tuple[str, str]:
     launch.chmod(0o755)
     arguments = ["--strict", "--slow", "1", "--stall", "20", *case.arguments.split()]
     if case.fault:
-        arguments += ["--fault", case.fault]  # the script splits its arguments at blanks: no fault may have one
+        arguments += [
+            "--fault",
+            case.fault,
+        ]  # the script splits its arguments at blanks: no fault may have one
     e2e = work / "e2e"
     e2e.mkdir(mode=0o755)
     env = {
@@ -215,7 +220,11 @@ def _outcome(status: int, report: str, out: Path) -> str:
     if "(timeout)" in report:
         return "hangs"
     result = _result(out.read_text(errors="replace").split("\n") if out.exists() else ())
-    if result.get("is_error") or _SEEN.search(str(result.get("result"))) or "E2E-OK" not in str(result.get("result")):
+    if (
+        result.get("is_error")
+        or _SEEN.search(str(result.get("result")))
+        or "E2E-OK" not in str(result.get("result"))
+    ):
         return SEEN if str(result.get("result") or "").strip() else "silent"
     return "silent"
 
@@ -231,4 +240,3 @@ def _result(lines: Iterable[str]) -> dict[str, object]:
             if isinstance(event, dict) and event.get("type") == "result":
                 return event
     return {}
-

@@ -59,7 +59,9 @@ def _llama_questions() -> list[Asked]:
         Asked("after a tool", q(*called, tools=_TOOL, forced=True)),
         # Responses knows no stop sequences and takes 16 tokens at least
         Asked("length", q(hi, max_tokens=4), frozenset({"openai_responses", "openai-sdk responses"})),
-        Asked("stop sequence", q(hi, stop=(" tiny",)), frozenset({"openai_responses", "openai-sdk responses"})),
+        Asked(
+            "stop sequence", q(hi, stop=(" tiny",)), frozenset({"openai_responses", "openai-sdk responses"})
+        ),
         Asked("too long", q(("user", "word " * 3000)), refused=400),
     ]
 
@@ -97,7 +99,9 @@ def _compare(
                 ledger.row(gate, dialect, door).note(case, _difference(got, want, item.refused))
 
 
-def _read(ask: Ask, url: str, question: Question, stream: bool, headers: dict[str, str]) -> Reading | Exception:
+def _read(
+    ask: Ask, url: str, question: Question, stream: bool, headers: dict[str, str]
+) -> Reading | Exception:
     try:
         return ask(url, question, stream, headers)
     except Exception as error:  # whatever an SDK raises is its reading
@@ -108,7 +112,9 @@ def _difference(got: Reading | Exception, want: Reading | Exception, refused: in
     """None when both readers understood the same."""
     if refused:
         if isinstance(got, Refused) and got.status == refused:
-            return None if "prompt is too long" in str(got) else f"the client cannot know what is wrong: {got}"
+            return (
+                None if "prompt is too long" in str(got) else f"the client cannot know what is wrong: {got}"
+            )
         return f"expected status {refused}, got {got!r}"
     if isinstance(want, Exception):
         return f"the oracle itself fails: {want!r}"
@@ -136,8 +142,8 @@ def _count(row: Row, gateway: Gateway, url: str, dialect: str) -> None:
     body: Any = {"model": "tiny", "messages": [{"role": "user", "content": "hi there, how are you?"}]}
 
     def ask(base: str, headers: dict[str, str]) -> int:
-        with anthropic.Anthropic(api_key=sdks.KEY, base_url=base, max_retries=0, timeout=20) as client:
-            return client.messages.count_tokens(**body, extra_headers=headers).input_tokens
+        client = sdks.messages_client(base)
+        return client.messages.count_tokens(**body, extra_headers=headers).input_tokens
 
     try:
         want, got = ask(url, {}), ask(gateway.base_url, {"x-ccm-provider": dialect})
@@ -152,7 +158,10 @@ def _count(row: Row, gateway: Gateway, url: str, dialect: str) -> None:
 # ------------------------------------------------------------------------------------------------ aimock
 _TEXT = 'Grüße — "quoted" \\ back\\nslash {"json": [1, 2]}\nline two 🎉 </tag> & end'
 _TWO = [
-    {"name": "read_file", "arguments": {"path": "/tmp/ü.txt", "lines": [1, 2], "deep": {"a": None, "b": 1.5}}},
+    {
+        "name": "read_file",
+        "arguments": {"path": "/tmp/ü.txt", "lines": [1, 2], "deep": {"a": None, "b": 1.5}},
+    },
     {"name": "get_weather", "arguments": {"city": "Bern"}},
 ]
 
@@ -165,7 +174,10 @@ def _fixtures() -> list[dict[str, Any]]:
 
     error = {"message": "the words of the provider", "type": "invalid_request_error"}
     return [
-        {"match": {"userMessage": "then what", "hasToolResult": True}, "response": {"content": "Done, 21 °C."}},
+        {
+            "match": {"userMessage": "then what", "hasToolResult": True},
+            "response": {"content": "Done, 21 °C."},
+        },
         fixture("say something", content=_TEXT),
         fixture("think first", content="So be it.", reasoning="Let me think — 思考."),
         fixture("one tool", toolCalls=_TWO[1:]),
@@ -293,7 +305,10 @@ def _tool_block(index: int, id: str, name: str, *pieces: str) -> list[Event]:
     start = {"toolUse": {"toolUseId": id, "name": name}}
     return [
         _event("contentBlockStart", contentBlockIndex=index, start=start),
-        *(_event("contentBlockDelta", contentBlockIndex=index, delta={"toolUse": {"input": p}}) for p in pieces),
+        *(
+            _event("contentBlockDelta", contentBlockIndex=index, delta={"toolUse": {"input": p}})
+            for p in pieces
+        ),
         _event("contentBlockStop", contentBlockIndex=index),
     ]
 
@@ -328,7 +343,10 @@ def _bedrock_streams() -> dict[str, list[Event]]:
         ),
         "reasoning": _stream(_thought_block(0, "Let me ", "think."), _text_block(1, "So."), stop="end_turn"),
         "length": _stream(_text_block(0, "and so it en"), stop="max_tokens"),
-        "throttled inside": [*begun, {"exception": "throttlingException", "payload": {"message": "slow down"}}],
+        "throttled inside": [
+            *begun,
+            {"exception": "throttlingException", "payload": {"message": "slow down"}},
+        ],
         "broken inside": [
             *begun,
             {"exception": "modelStreamErrorException", "payload": {"message": "it fell over"}},
@@ -341,7 +359,9 @@ def bedrock() -> list[Row]:
     ledger = Ledger()
     with Upstream() as up, tempfile.TemporaryDirectory(prefix="ccm-") as home:
         keys = {"AWS_ACCESS_KEY_ID": "AKIATEST", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
-        gateway = Gateway(Path(home), provider(up, "bedrock", "bedrock"), failover=_NO_FAILOVER, env=keys).start()
+        gateway = Gateway(
+            Path(home), provider(up, "bedrock", "bedrock"), failover=_NO_FAILOVER, env=keys
+        ).start()
         client: Any = boto3.client(
             "bedrock-runtime", region_name="us-east-1", endpoint_url=f"{up.url}/direct",
             aws_access_key_id="AKIATEST", aws_secret_access_key="secret",
@@ -361,7 +381,9 @@ def bedrock() -> list[Row]:
                     ledger.row("smithy", "bedrock", door).note(name, _as_boto(got, want))
                 sent = [s.path for s in up.seen("/bedrock")][-1].removeprefix("/bedrock")
                 meant = [s.path for s in up.seen("/direct")][-1].removeprefix("/direct")
-                ledger.row("smithy", "bedrock", "boto3's path").note(name, None if sent == meant else f"{sent} != {meant}")
+                ledger.row("smithy", "bedrock", "boto3's path").note(
+                    name, None if sent == meant else f"{sent} != {meant}"
+                )
         finally:
             gateway.stop()
     return ledger.rows

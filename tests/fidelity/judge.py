@@ -55,7 +55,9 @@ def run(
             check=False,
         )  # fmt: skip
         if done.returncode or not report.is_file():
-            raise RuntimeError(f"gate.py ended with {done.returncode}: {(done.stderr or done.stdout)[-2000:]}")
+            raise RuntimeError(
+                f"gate.py ended with {done.returncode}: {(done.stderr or done.stdout)[-2000:]}"
+            )
         return rows(json.loads(report.read_text()))
 
 

@@ -20,7 +20,6 @@ CACHE = REPO / ".cache"
 NODE_PACKAGES = (
     "@copilotkit/aimock@1",
     "@ai-sdk/anthropic@3",
-    "ai@6",
     "@smithy/eventstream-codec@4",
     "@smithy/util-utf8@4",
 )
@@ -92,7 +91,10 @@ def llama_python() -> Path:
         if not _made(path / "made", wanted):
             _run("venv", [sys.executable, "-m", "venv", path])
             quiet = ["--quiet", "--disable-pip-version-check"]
-            _run("pip install", [python, "-m", "pip", "install", *quiet, "--only-binary=:all:", *LLAMA_PACKAGES])
+            _run(
+                "pip install",
+                [python, "-m", "pip", "install", *quiet, "--only-binary=:all:", *LLAMA_PACKAGES],
+            )
             (path / "made").write_text(wanted)
     return python
 

@@ -6,6 +6,7 @@ reading is flattened into a `Reading` at once.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -58,6 +59,23 @@ class Refused(Exception):
         self.status = status
 
 
+@functools.lru_cache(16)
+def messages_client(base_url: str) -> anthropic.Anthropic:
+    """The anthropic SDK for that base URL; made once, for each costs 30 ms."""
+    return anthropic.Anthropic(api_key=KEY, base_url=base_url, max_retries=0, timeout=_TIMEOUT_S)
+
+
+@functools.lru_cache(16)
+def openai_client(base_url: str) -> openai.OpenAI:
+    """The openai SDK for that base URL."""
+    return openai.OpenAI(api_key=KEY, base_url=f"{base_url}/v1", max_retries=0, timeout=_TIMEOUT_S)
+
+
+@functools.lru_cache(16)
+def _gemini_client(base_url: str) -> genai.Client:
+    return genai.Client(api_key=KEY, http_options={"base_url": base_url, "api_version": "v1beta"})
+
+
 Ask = Callable[[str, Question, bool, dict[str, str]], Reading]
 
 
@@ -78,15 +96,15 @@ def ask_messages(base_url: str, q: Question, stream: bool, headers: dict[str, st
         options["tool_choice"] = {"type": "any"}
     if q.stop:
         options["stop_sequences"] = list(q.stop)
-    with anthropic.Anthropic(api_key=KEY, base_url=base_url, max_retries=0, timeout=_TIMEOUT_S) as client:
-        try:
-            if stream:
-                with client.messages.stream(**options) as events:
-                    made: Any = events.get_final_message()
-            else:
-                made = client.messages.create(**options)
-        except anthropic.APIStatusError as error:
-            raise Refused(error.status_code, error.message) from None
+    client = messages_client(base_url)
+    try:
+        if stream:
+            with client.messages.stream(**options) as events:
+                made: Any = events.get_final_message()
+        else:
+            made = client.messages.create(**options)
+    except anthropic.APIStatusError as error:
+        raise Refused(error.status_code, error.message) from None
     blocks = made.content
     usage = made.usage
     return Reading(
@@ -127,24 +145,25 @@ def ask_chat(base_url: str, q: Question, stream: bool, headers: dict[str, str]) 
     }
     if q.tools:
         options["tools"] = [
-            {"type": "function", "function": {"name": n, "description": n, "parameters": s}} for n, s in q.tools
+            {"type": "function", "function": {"name": n, "description": n, "parameters": s}}
+            for n, s in q.tools
         ]
     if q.forced:
         options["tool_choice"] = "required"
     if q.stop:
         options["stop"] = list(q.stop)
-    with _openai(base_url) as client:
-        try:
-            if stream:
-                options["stream_options"] = {"include_usage": True}
-                with client.chat.completions.stream(**options) as events:
-                    made: Any = events.get_final_completion()
-            else:
-                made = client.chat.completions.create(**options)
-        except openai.LengthFinishReasonError as cut:
-            made = cut.completion  # the helper's way to say so
-        except openai.APIStatusError as error:
-            raise Refused(error.status_code, error.message) from None
+    client = openai_client(base_url)
+    try:
+        if stream:
+            options["stream_options"] = {"include_usage": True}
+            with client.chat.completions.stream(**options) as events:
+                made: Any = events.get_final_completion()
+        else:
+            made = client.chat.completions.create(**options)
+    except openai.LengthFinishReasonError as cut:
+        made = cut.completion  # the helper's way to say so
+    except openai.APIStatusError as error:
+        raise Refused(error.status_code, error.message) from None
     choice = made.choices[0]
     calls = choice.message.tool_calls or []
     return Reading(
@@ -193,14 +212,14 @@ def ask_responses(base_url: str, q: Question, stream: bool, headers: dict[str, s
         ]
     if q.forced:
         options["tool_choice"] = "required"
-    with _openai(base_url) as client:
-        try:
-            if stream:
-                made = _final_response(client.responses.create(**options, stream=True))
-            else:
-                made = client.responses.create(**options)
-        except openai.APIStatusError as error:
-            raise Refused(error.status_code, error.message) from None
+    client = openai_client(base_url)
+    try:
+        if stream:
+            made: Any = final_response(client.responses.create(**options, stream=True))
+        else:
+            made = client.responses.create(**options)
+    except openai.APIStatusError as error:
+        raise Refused(error.status_code, error.message) from None
     calls = [item for item in made.output if item.type == "function_call"]
     thoughts = [s.text for item in made.output if item.type == "reasoning" for s in item.summary or ()]
     stop = made.incomplete_details.reason if made.incomplete_details else made.status
@@ -214,7 +233,7 @@ def ask_responses(base_url: str, q: Question, stream: bool, headers: dict[str, s
     )
 
 
-def _final_response(events: Any) -> Any:
+def final_response(events: Any) -> Any:
     """The response of the terminal event. (The SDK's own helper knows no `response.incomplete`.)"""
     text, final = "", None
     for event in events:
@@ -238,7 +257,12 @@ def _items(q: Question) -> list[dict[str, Any]]:
     for kind, *rest in q.steps:
         if kind == "call":
             out.append(
-                {"type": "function_call", "call_id": rest[0], "name": rest[1], "arguments": json.dumps(rest[2])}
+                {
+                    "type": "function_call",
+                    "call_id": rest[0],
+                    "name": rest[1],
+                    "arguments": json.dumps(rest[2]),
+                }
             )
         elif kind == "result":
             out.append({"type": "function_call_output", "call_id": rest[0], "output": rest[1]})
@@ -247,12 +271,8 @@ def _items(q: Question) -> list[dict[str, Any]]:
     return out
 
 
-def _openai(base_url: str) -> openai.OpenAI:
-    return openai.OpenAI(api_key=KEY, base_url=f"{base_url}/v1", max_retries=0, timeout=_TIMEOUT_S)
-
-
 def ask_gemini(base_url: str, q: Question, stream: bool, headers: dict[str, str]) -> Reading:
-    """By the google-genai SDK; an oracle only: ccm has no such door."""
+    """By the google-genai SDK; an oracle only (ccm has no such door): it needs no headers."""
     names = {step[1]: step[2] for step in q.steps if step[0] == "call"}
     contents: list[dict[str, Any]] = []
     for kind, *rest in q.steps:
@@ -275,9 +295,7 @@ def ask_gemini(base_url: str, q: Question, stream: bool, headers: dict[str, str]
         declared = [{"name": n, "description": n, "parameters_json_schema": s} for n, s in q.tools]
         config["tools"] = [{"function_declarations": declared}]
         config["automatic_function_calling"] = {"disable": True}
-    client = genai.Client(
-        api_key=KEY, http_options={"base_url": base_url, "api_version": "v1beta", "headers": headers}
-    )
+    client = _gemini_client(base_url)
     call: Any = client.models.generate_content_stream if stream else client.models.generate_content
     try:
         made = call(model=q.model, contents=contents, config=config)

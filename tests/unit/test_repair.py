@@ -174,6 +174,17 @@ def test_other_statuses_are_never_parameters(status: int) -> None:
     )
 
 
+@pytest.mark.parametrize("text", (DATA / "none.txt").read_text().splitlines())
+def test_other_faults_of_a_request_are_left_to_the_caller(text: str) -> None:
+    """Values, order and content of what was sent: nothing that a provider or model would not know."""
+    for dialect in DIALECTS:
+        for model in (MODELS[dialect], "meta.llama3-8b" if dialect == "bedrock" else "m"):
+            sent = sent_for(rich(), dialect, model=model)
+            for status in (400, 404, 422, 500):
+                refused = ProviderError(status, "invalid_request_error", text, body=text.encode())
+                assert repair.find(refused, RICH, sent, dialect) is None, (dialect, status)
+
+
 def test_several_places_of_one_error_are_dropped_at_once() -> None:
     body = {"detail": [{"type": "extra_forbidden", "loc": ["body", f], "msg": "Extra inputs are not permitted"}
                        for f in ("top_p", "stop_sequences", "nowhere")]}  # fmt: skip

@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
-from ccm.model import STRATEGIES, ModelFacts, Price
-from ccm.routing.strategies import TABLE, PeakEwma, Rival, Turns, TurnTable, expected_price
+from ccm.model import STRATEGIES
+from ccm.routing.strategies import TABLE, Rival, Turns, TurnTable
 
 RNG = random.Random(3)
 
@@ -117,28 +117,11 @@ def test_least_busy_by_weight() -> None:
     assert [r.id for r in TABLE["least-busy"](rivals, None, RNG)] == ["a", "b", "c"]
 
 
-def test_expected_price() -> None:
-    facts = ModelFacts("m", price=Price(3.0, 15.0, above=((200_000, 6.0, 22.5),)))
-    assert expected_price(facts, 100_000, 1000) == pytest.approx(0.315)
-    assert expected_price(facts, 300_000, 1000) == pytest.approx(1.8225)
-    assert expected_price(ModelFacts("m"), 1000) is None
-    assert expected_price(ModelFacts("m", price=Price(1.0)), 1000) is None
-
-
-def test_peak_ewma_believes_bad_news_at_once() -> None:
-    ewma = PeakEwma()
-    assert ewma.value() is None and ewma.faded(0.0, 1.0) is None
-    ewma.add(1.0, 0.0)
-    ewma.add(5.0, 1.0)
-    assert ewma.value() == 5.0
-    ewma.add(1.0, 1.0)
-    assert ewma.value() == 5.0
-    ewma.add(1.0, 11.0)
-    assert ewma.value() == pytest.approx(1 + 4 * 0.36788, rel=1e-3)
-
-
-def test_old_measurements_fade_to_the_middle() -> None:
-    ewma = PeakEwma()
-    ewma.add(9.0, 0.0)
-    assert ewma.faded(0.0, 1.0) == 9.0
-    assert ewma.faded(1200.0, 1.0) == pytest.approx(1.0, abs=0.01)
+def test_what_is_due_gets_one_request_whatever_it_was_like() -> None:
+    rivals = [
+        rival("a", 0, latency_s=0.1),
+        rival("b", 1, latency_s=9.0, due=True),
+        rival("c", 2, latency_s=0.2),
+    ]
+    assert [r.id for r in TABLE["latency"](rivals, Turns(), RNG)][0] == "b"
+    assert [r.id for r in TABLE["latency"](rivals, None, RNG)][0] != "b"  # who takes no turn measures nothing

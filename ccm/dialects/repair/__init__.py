@@ -19,7 +19,7 @@ from ccm.model import ProviderError
 __all__ = ["ACTIONS", "RULES", "Repair", "after", "before", "find"]
 
 STATUSES = frozenset(status for rule in RULES for status in rule.statuses)
-_MAX_TEXT = 8_192
+_MAX_TEXT = 4_096  # what matters stands in the first lines; the patterns take longer than linear time
 _MAX_BODY = 65_536
 _MAX_PLACES = 32
 

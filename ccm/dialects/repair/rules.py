@@ -271,7 +271,7 @@ def _reader(read: Callable[[Case], Repair | None]) -> Make:
 
 _NOT = r"(?:not|n't|n\u2019t|un)[ -]?(?:supported|support|allowed|accept(?:ed)?|permitted|available|enabled)"
 _SAYS_NO_IMAGES = (
-    r"(?:does not|doesn['\u2019]t|do not|don['\u2019]t|cannot|not) (?:support|accept|take|process|handle|read)[^.]{0,40}\b(?:images?|image_url|vision|multi-?modal)"
+    r"(?:(?:does not|doesn['\u2019]t|do not|don['\u2019]t) (?:support|accept|take|process|handle|read)|(?:cannot|not) support)[^.]{0,40}\b(?:images?|image_url|vision|multi-?modal)"
     r"|\b(?:images?|image_url|vision|multimodal)\b[^.]{0,60}(?:is|are|was) (?:not|un|only) ?(?:supported|available|allowed|accepted|enabled)"
     r"|(?:no endpoints? (?:found )?that )?support(?:s)? image input|not a (?:multi-?modal|vision) model|unknown variant `?image_url"
     r"|missing data required for image input|text-only model|only supports? text"
