@@ -109,6 +109,7 @@ class App:
             self.engine.snapshot = snapshot
             self.engine.auth.own_token = snapshot.auth_token
             self.engine.sessions.keep(snapshot.providers.values())
+            self.engine.repairs.clear()  # a provider may be another one now, under the same name
             self.log.info("configuration reloaded", generation=snapshot.generation, path=snapshot.path)
             return {"generation": snapshot.generation, "warnings": [str(w) for w in snapshot.warnings]}
 

@@ -34,6 +34,7 @@ _EPILOG = """examples:
 """
 # What a snippet says where only the user can know.
 _EXAMPLES = {"project": "my-project", "resource": "my-resource"}
+_WIDE = 150  # columns of a terminal on which the whole table can be read
 _NOT_THERE = ("is set", "is not set", "no application default credentials")  # not: there, but unusable
 _CUSTOM = 'dialect = "openai_chat"              # {dialects}\nbase_url = "https://llm.example.com/v1"\n'
 
@@ -152,20 +153,18 @@ def _all(view: _View, as_json: bool) -> int:
         print(json.dumps({"providers": [view.report(row) for row in rows]}, indent=2, ensure_ascii=False))
         return OK
     on = render.screen()
-    head = ["PROVIDER", "DIALECT", "KEY", "IN USE", *(tier.upper() for tier in TIERS), "ABILITIES"]
+    narrow = on.width is not None and on.width < _WIDE  # then what matters most keeps its letters
+    tiers = TIERS[:3] if narrow else TIERS
+    in_use = any(view.configured(row) for row in rows)
+    head = ["PROVIDER", "DIALECT", "KEY", *(["IN USE"] if in_use else []), *(tier.upper() for tier in tiers)]
+    head += [] if narrow else ["ABILITIES"]
     cells: list[list[str | render.Cell]] = []
     for row in rows:
-        models: list[str | render.Cell] = [fill(row.tiers.get(tier, "-"), {}) for tier in TIERS]
-        cells.append(
-            [
-                row.name,
-                row.dialect or "any",
-                _key_cell(view.keys(row)),
-                _use_cell(view, row),
-                *models,
-                ", ".join(_plain(row.endpoints[0].abilities)),
-            ]
-        )
+        line: list[str | render.Cell] = [row.name, row.dialect or "any", _key_cell(view.keys(row))]
+        line += [_use_cell(view, row)] if in_use else []
+        line += [fill(row.tiers.get(tier, "-"), {}) for tier in tiers]
+        line += [] if narrow else [", ".join(_plain(row.endpoints[0].abilities))]
+        cells.append(line)
     print(render.table(head, cells, on))
     print(
         f"\n{len(rows)} providers; - is a tier that the configuration has to map, or that cannot be served."

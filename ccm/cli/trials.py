@@ -29,6 +29,7 @@ from ccm.proxy.engine import new_id
 from ccm.routing import rules
 from ccm.wire.sse import Framer
 
+_MARGIN_S = 5.0  # the engine answers so much before a client would give up
 MAX_TOKENS = 1024  # room for a model that thinks before it calls
 TOOL_NAME = "report_ready"
 _TOOL = {
@@ -167,9 +168,9 @@ def ask(inside: Inside, trial: Trial, timeout_s: float) -> Result:
         "anthropic-version": "2023-06-01",
         "x-api-key": inside.token,
         "x-ccm-provider": trial.endpoint.id,
-        "x-stainless-timeout": f"{timeout_s:g}",
+        "x-stainless-timeout": f"{timeout_s + _MARGIN_S:g}",
     }
-    connection = http.client.HTTPConnection("127.0.0.1", inside.port, timeout=timeout_s + 10.0)
+    connection = http.client.HTTPConnection("127.0.0.1", inside.port, timeout=timeout_s + 2 * _MARGIN_S)
     try:
         connection.request("POST", "/v1/messages", raw, headers)
         response = connection.getresponse()
@@ -241,7 +242,7 @@ def _fill(result: Result, record: RequestRecord | None) -> None:
         ].result  # "401", "connect": ccm's own answer to the client may have another status
         result.status, result.how = (int(told), "") if told.isdigit() else (0, told.replace("_", " "))
     own_words = record.attempts[-1].error if record.attempts else ""
-    if result.verdict != OK and own_words and own_words not in result.error:
+    if result.status >= 400 and own_words and own_words not in result.error:
         result.error = f"{result.error} [it said: {own_words}]"
     if result.status == 200:
         result.first_content_s = record.first_content_s

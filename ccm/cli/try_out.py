@@ -224,6 +224,9 @@ def _ask_all(
                 daemon=True,
             ).start()
         return _collect(answers, len(wanted))
+    except KeyboardInterrupt:
+        insides.clear()  # all their threads are daemons: the process ends now, not when the slowest provider does
+        raise
     finally:
         for inside in insides.values():
             inside.__exit__(None, None, None)

@@ -139,7 +139,7 @@ def pattern(text: str) -> re.Pattern[str]:
     found anywhere. Raises re.error for what is none: the configuration's check has seen to that."""
     if len(text) > 2 and text.startswith("/") and text.endswith("/"):
         return re.compile(text[1:-1])
-    return re.compile(translate(text), re.IGNORECASE)
+    return re.compile(r"\A" + translate(text), re.IGNORECASE)
 
 
 def _names_provider(model: str, snapshot: Snapshot) -> bool:

@@ -80,6 +80,20 @@ DOCUMENTED = {
 }  # fmt: skip
 
 
+# ... and in which header the key goes there.
+BEARER, X_API_KEY = {"authorization"}, {"x-api-key"}
+KEY_GOES_IN = {
+    "anthropic.anthropic": X_API_KEY, "openai.openai_responses": BEARER, "openai.openai_chat": BEARER,
+    "google.gemini": {"x-goog-api-key"}, "google.openai_chat": BEARER, "groq.openai_chat": BEARER,
+    "deepseek.anthropic": X_API_KEY, "deepseek.openai_chat": BEARER, "mistral.openai_chat": BEARER,
+    "openrouter.anthropic": BEARER, "zai.anthropic": BEARER, "moonshot.anthropic": BEARER, "xai.openai_chat": BEARER,
+    "azure.openai_chat": {"api-key"}, "azure-foundry.anthropic": {"api-key", "x-api-key"},
+    "bedrock.bedrock": BEARER, "vertex.gemini": BEARER, "vertex.anthropic": BEARER, "ollama.anthropic": BEARER,
+    "custom.anthropic": X_API_KEY, "custom.openai_chat": BEARER, "custom.gemini": {"x-goog-api-key"},
+    "ollama.anthropic.keyless": set(), "llamacpp.openai_chat.keyless": set(),
+}  # fmt: skip
+
+
 class Case(NamedTuple):
     """One address of one row, under a name of its own in the configuration."""
 
@@ -365,6 +379,13 @@ def test_the_addresses_are_the_documented_ones(row: str, dialect: str, bench: Be
     assert (
         f"{real.scheme}://{real.netloc}" + seen.path.removeprefix(f"/{case.name}") == DOCUMENTED[row, dialect]
     )
+
+
+@pytest.mark.parametrize("name", sorted(KEY_GOES_IN))
+def test_the_key_goes_where_the_documentation_says(name: str, bench: Bench) -> None:
+    _, seen = bench.ask(name, question())
+    known = {"authorization", "x-api-key", "api-key", "x-goog-api-key"}
+    assert known & set(seen.headers) == KEY_GOES_IN[name]
 
 
 def test_there_are_enough_rows_and_each_says_what_it_cannot() -> None:

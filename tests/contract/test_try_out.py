@@ -136,9 +136,9 @@ def test_a_slow_one_is_given_up(tmp_path: Path) -> None:
     with Upstream() as up:
         up.always("/slow", [("stall", 30)])
         done = run(
-            tmp_path, "--timeout", "7", "--tier", "opus", config=provider(up, "slow", models={"default": "m"})
+            tmp_path, "--timeout", "2", "--tier", "opus", config=provider(up, "slow", models={"default": "m"})
         )
-        assert done.returncode == 1 and "failed, first content timeout" in done.stdout
+        assert done.returncode == 1 and "failed, head timeout" in done.stdout
         assert up.seen("/slow/")[0].answered.wait(5)
         assert up.seen("/slow/")[0].gone_at is not None, "the call was cancelled"
 

@@ -35,12 +35,12 @@ def _recorded(gate: int) -> Callable[[argparse.Namespace, float], list[Row]]:
 
 
 def _foreign(a: argparse.Namespace, _: float) -> list[Row]:
-    from tests.fidelity import foreign, readers
+    from tests.fidelity import converse, foreign, readers
 
     parts: list[tuple[str, Callable[[], list[Row]]]] = [
         ("llama.cpp", lambda: foreign.llama(a.quick)),
         ("aimock", lambda: foreign.aimock(a.quick)),
-        ("smithy", foreign.bedrock),
+        ("smithy", converse.streams),
         ("readers", lambda: readers.run(a.quick)),
     ]
     out: list[Row] = []
@@ -78,7 +78,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--gate", type=int, action="append", choices=sorted(GATES))
     parser.add_argument("--cuts", type=int, default=40)
     parser.add_argument("--floor", type=float, default=99.0)
-    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--jobs", type=int, default=3)
     return parser.parse_args(arguments)
 
 

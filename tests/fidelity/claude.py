@@ -129,7 +129,7 @@ def _case(dialect: str, fault: str) -> Case:
     return Case(dialect, fault, "", frozenset({DONE, SEEN} if why else {DONE}), why)
 
 
-def run(chosen: Sequence[Case], *, jobs: int = 2, deadline: float = float("inf")) -> list[Row]:
+def run(chosen: Sequence[Case], *, jobs: int = 3, deadline: float = float("inf")) -> list[Row]:
     """The rows of these runs. What the deadline (monotonic seconds) leaves no time for counts as not right."""
     client = places.claude_code()
     ledger, lock = Ledger(), threading.Lock()
@@ -169,7 +169,7 @@ def _one_line(text: str) -> str:
 def _play(case: Case, client: Path, work: Path) -> tuple[str, str]:
     """(outcome, the script's report): done | seen | silent | hangs | malformed | setup."""
     port = free_port()
-    limits = {"header_s": 2.0, "first_content_s": 2.0, "first_content_thinking_s": 2.0, "idle_s": 2.0}
+    limits = {"header_s": 2.5, "first_content_s": 2.5, "first_content_thinking_s": 2.5, "idle_s": 2.5}
     tables = provider(f"$STUB_URL{SUFFIX[case.dialect]}", "up", case.dialect, timeouts=limits)
     head = f'[proxy]\nlisten = "127.0.0.1:{port}"\nauth_token = "ccm-proxy"\n[failover]\nbackoff_ms = 50\n'
     (work / "config.in").write_text(head + tables)

@@ -23,12 +23,11 @@ import anthropic
 import openai
 
 from tests.fidelity import places
-from tests.fidelity.sdks import KEY, final_response
+from tests.fidelity.sdks import KEY, final_response, messages_client, openai_client
 from tests.fidelity.table import Ledger, Row
 from tests.gateway import SUFFIX, Gateway, provider
 
 HERE = Path(__file__).resolve().parent
-_TIMEOUT_S = 20.0
 # corpus dialect -> (dialect of ccm, provider, model that the client names)
 _ROUTES = {
     "anthropic": ("anthropic", "anthropic", "claude-sonnet-4-5"),
@@ -154,16 +153,14 @@ def _readers(base_url: str) -> Iterator[dict[str, Reader]]:
     modules = places.node_modules()
     command = ["node", str(HERE / "read_ai_sdk.mjs"), str(modules), base_url, KEY]
     node = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    options: Any = {"api_key": KEY, "max_retries": 0, "timeout": _TIMEOUT_S}
     try:
-        with anthropic.Anthropic(base_url=base_url, **options) as messages:
-            with openai.OpenAI(base_url=f"{base_url}/v1", **options) as doors:
-                yield {
-                    "@ai-sdk/anthropic": lambda q: _by_ai_sdk(node, q),
-                    "anthropic-sdk": lambda q: _guarded(lambda: _by_messages(messages, q)),
-                    "openai-sdk chat": lambda q: _guarded(lambda: _by_chat(doors, q)),
-                    "openai-sdk responses": lambda q: _guarded(lambda: _by_responses(doors, q)),
-                }
+        messages, doors = messages_client(base_url), openai_client(base_url)
+        yield {
+            "@ai-sdk/anthropic": lambda q: _by_ai_sdk(node, q),
+            "anthropic-sdk": lambda q: _guarded(lambda: _by_messages(messages, q)),
+            "openai-sdk chat": lambda q: _guarded(lambda: _by_chat(doors, q)),
+            "openai-sdk responses": lambda q: _guarded(lambda: _by_responses(doors, q)),
+        }
     finally:
         node.kill()
         node.wait()

@@ -162,3 +162,14 @@ def test_they_are_commands_of_ccm(
     with pytest.raises(SystemExit):
         main.main(["test", "--help"])
     assert "--dry-run" in capsys.readouterr().out
+
+
+def test_a_narrow_terminal_gets_what_matters_most(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for width, shown in ((110, False), (200, True)):
+        monkeypatch.setattr(providers.render, "screen", lambda width=width: providers.render.Screen(width))
+        lines = run(capsys, {})[1].split("\n\n")[0].split("\n")
+        assert ("ABILITIES" in lines[0], "FABLE" in lines[0]) == (shown, shown)
+        assert "IN USE" not in lines[0], "nothing is"
+        assert max(map(len, lines)) <= width

@@ -166,7 +166,7 @@ def test_every_key_arrives(tmp_path: Path) -> None:
     assert (az.dialect, az.base_url) == ("openai_chat", "https://myresource.openai.azure.com/openai")
     assert (az.options["api_version"], az.options["deployments"]) == ("2024-10-21", True)
     assert not snapshot.providers["off"].enabled
-    assert variables_used(snapshot) == {"KEY", "KEY_2"}
+    assert variables_used(snapshot) == {"KEY", "KEY_2", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"}
     assert "sk-" not in repr(snapshot)
 
 

@@ -123,5 +123,5 @@ def test_what_is_due_gets_one_request_whatever_it_was_like() -> None:
         rival("b", 1, latency_s=9.0, due=True),
         rival("c", 2, latency_s=0.2),
     ]
-    assert [r.id for r in TABLE["latency"](rivals, Turns(), RNG)][0] == "b"
-    assert [r.id for r in TABLE["latency"](rivals, None, RNG)][0] != "b"  # who takes no turn measures nothing
+    assert TABLE["latency"](rivals, Turns(), RNG)[0].id == "b"
+    assert TABLE["latency"](rivals, None, RNG)[0].id != "b"  # who takes no turn measures nothing
