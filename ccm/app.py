@@ -16,7 +16,7 @@ from typing import Any
 
 import ccm
 from ccm.catalog.models import ModelBook
-from ccm.config import load, secrets
+from ccm.config import commands, load, secrets
 from ccm.control import actions, unix
 from ccm.control.state import State, home_directory, socket_path
 from ccm.errors import ConfigError, ControlError
@@ -128,6 +128,7 @@ class App:
         self._pump.start()
         self.listener.workers.start()
         self._accept.start()
+        threading.Thread(target=self._try_key_commands, name="ccm-keys", daemon=True).start()
         self.log.info(
             "listening", address=self.address, generation=self.snapshot.generation, version=self.version
         )
@@ -163,6 +164,11 @@ class App:
         self.metrics.observe(record)
         self.recent.append(record)
         self.log.request(record)
+
+    def _try_key_commands(self) -> None:
+        """Key commands that fail are told at start, not at the third request; nothing waits for them."""
+        for problem in commands.failing(self.snapshot, self._sources.env):
+            self.log.warning("configuration", problem=str(problem))
 
     def _fault(self, fault: BaseException, where: str) -> None:
         self.log.fault("internal error", fault, where=where)

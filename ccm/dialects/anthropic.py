@@ -20,6 +20,7 @@ from ccm.dialects.state import PREFIX, is_wrapped
 from ccm.errors import BadUpstream, UpstreamError
 from ccm.messages.tokens import count
 from ccm.model import ProviderError
+from ccm.wire.search import contains
 
 VERSION = "2023-06-01"
 # The families where Claude itself answers: it signs all its thinking, at Anthropic and on the clouds.
@@ -67,7 +68,7 @@ def can_pass(ctx: Context) -> bool:
 
 def needs_change(raw: bytes) -> bool:
     """Whether the body may hold thinking that ccm wrapped for another provider: then `encode` must take it out."""
-    return _WRAPPED in raw
+    return contains(raw, _WRAPPED)
 
 
 def without_foreign_thinking(
@@ -154,6 +155,15 @@ def _drop_effort(body: dict[str, Any], sent: Encoded) -> None:
         sent.lose("output_config.effort")
 
 
+def _sampling(sent: Encoded, ctx: Context) -> None:
+    """Models with adaptive thinking, and the API version 2026-10-21, refuse sampling parameters (DIALECTS 0.1)."""
+    if ctx.facts.thinking != "adaptive" and sent.headers.get("anthropic-version") != "2026-10-21":
+        return
+    for name in ("temperature", "top_p", "top_k"):
+        if sent.body.pop(name, None) is not None:
+            sent.lose(name)
+
+
 def _limits(body: dict[str, Any], ctx: Context) -> None:
     """max_tokens within what the model gives, a budget below max_tokens, at least the smallest one allowed."""
     limit, cap = body.get("max_tokens"), ctx.facts.output_cap
@@ -185,9 +195,10 @@ class Anthropic:
         sent = Encoded(path="/v1/messages", body={**request, "model": ctx.model}, headers=headers(ctx))
         if gone:
             sent.lose("thinking")
-        if ctx.model != request.get("model"):
+        if not ctx.native or ctx.model != request.get("model"):
             _thinking(request, ctx, sent)
             _limits(sent.body, ctx)
+            _sampling(sent, ctx)
         thinking = sent.body.get("thinking")
         if isinstance(thinking, dict) and thinking.get("type") == "enabled" and _lacks_thinking(request):
             sent.body["thinking"] = {"type": "disabled"}

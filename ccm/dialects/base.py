@@ -38,6 +38,7 @@ class Context:
     facts: ModelFacts
     new_id: Callable[[str], str]  # new_id("msg_") -> unique id with that prefix
     stream: bool = False
+    native: bool = True  # the client speaks Messages itself and knows the model it names
     quirks: frozenset[str] = frozenset()
     abilities: frozenset[str] = frozenset()
     session: str = ""

@@ -106,6 +106,7 @@ def context(want: Wanted, target: Target, new_id: Callable[[str], str], stream: 
         facts=target.facts,
         new_id=new_id,
         stream=stream,
+        native=want.native,
         quirks=provider.quirks,
         abilities=provider.abilities,
         session=want.session,
@@ -121,7 +122,7 @@ def _encode(
     dialect = DIALECTS[target.provider.dialect]
     ctx = context(want, target, new_id, want.stream)
     claude = dialect.name == "anthropic" and want.native
-    if claude and not repairs and not anthropic.needs_change(want.raw):
+    if claude and not repairs and anthropic.can_pass(ctx) and not anthropic.needs_change(want.raw):
         raw = want.raw if target.model == want.model else anthropic.splice(want.raw, target.model)
         if raw is not None:
             encoded = Encoded("/v1/messages", {}, anthropic.headers(ctx))

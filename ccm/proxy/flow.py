@@ -334,6 +334,8 @@ class Flow:
         return True
 
     def _error_bytes(self, target: Target, renderer: Renderer, error: ProviderError) -> bytes:
+        if error.kind is not FailureKind.INTERNAL:  # before the client knows: it asks again at once
+            self.engine.router.avoid(self._body_key, target.endpoint.id)
         failure = failures.classify(without_keys(error, self.engine.clean), now_wall=time.time())
         type, message = failures.error_type_for_stream(failure)
         return renderer.fail(type, f"{target.provider.name}: {message}", self.record.id)
@@ -345,8 +347,6 @@ class Flow:
         if stream.error is not None:
             failure = failures.classify(stream.error, now_wall=time.time())
             router.release(ticket, Outcome(failure=failure))
-            if stream.error.kind is not FailureKind.INTERNAL:
-                router.avoid(self._body_key, target.endpoint.id)
             record.ending, record.error = "broken", stream.error.message[:500]
             self._account(200)
         elif stream.gone:

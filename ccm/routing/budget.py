@@ -17,7 +17,7 @@ class RetryBudget:
     limited in number at one time: 3, or 20 % of the requests in flight; going elsewhere adds no load to what failed.
 
     The bucket alone would allow twenty useless attempts to the first few requests of an outage. So further attempts
-    that failed are counted until something is answered again, or for a minute: beyond 4, or 20 % of the requests in
+    that failed are counted until something is answered again, or for five minutes: beyond 4, or 20 % of the requests in
     that time, no more are made. Attempts still under way do not count: when one provider dies under many requests at
     once, all of them may go elsewhere.
     """
@@ -29,7 +29,7 @@ class RetryBudget:
     _LEAST_TOGETHER = 3
     _SHARE = 0.2
     _USELESS_LEAST = 4
-    _USELESS_S = 60.0
+    _USELESS_S = 300.0
     _STORM_S = 30.0  # an attempt that has run this long is a stream, not part of a storm
 
     def __init__(

@@ -76,7 +76,7 @@ def test_the_newest_client(shared: Path, tmp_path: Path, claude_code: ClaudeCode
 
 
 @pytest.mark.parametrize("version", ["latest", OLD])
-@pytest.mark.parametrize("dialect", ["anthropic", "openai_chat", "gemini"])
+@pytest.mark.parametrize("dialect", ["anthropic", "openai_chat", "openai_responses", "gemini"])
 def test_bytes_three_at_a_time(
     shared: Path, tmp_path: Path, claude_code: ClaudeCode, dialect: str, version: str
 ) -> None:

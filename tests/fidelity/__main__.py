@@ -28,7 +28,7 @@ def _recorded(gate: int) -> Callable[[argparse.Namespace, float], list[Row]]:
         from tests.fidelity import judge  # the SDKs take a second to import: only where they are used
 
         if a.quick:
-            return judge.run([gate], cuts=min(a.cuts, 2), variants="frag7,cut", flip="translated")
+            return judge.run([gate], cuts=min(a.cuts, 2), variants="cut", flip="translated")
         return judge.run([gate], cuts=a.cuts)
 
     return run

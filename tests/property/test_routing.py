@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import random
 from collections import Counter, deque
 from collections.abc import Callable
@@ -222,7 +223,9 @@ class BreakerMachine(RuleBasedStateMachine):
 
 
 TestBreaker = BreakerMachine.TestCase
-TestBreaker.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+TestBreaker.settings = settings(
+    max_examples=int(os.environ.get("CCM_MODEL_RUNS", "150")), stateful_step_count=50, deadline=None
+)
 
 
 # ---- the router

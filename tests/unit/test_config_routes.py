@@ -105,7 +105,7 @@ use = { provider = "openai", model = "gpt-5.6", strategy = "round_robin", only =
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('[routes]\nbackgruond = "groq"', "7 routes.backgruond: unknown key (did you mean background?)"),
+        ('[routes]\nbackgruond = "groq"', "8 routes.backgruond: unknown key (did you mean background?)"),
         ('[routes]\nthink = 3', "routes.think: must be a provider/model, a list of them"),
         ('[routes]\nthink = "grok,x"', "routes.think: no provider 'grok' is configured (did you mean groq?)"),
         ('[routes]\nthink = []', "routes.think: must name a provider or a model"),
@@ -136,7 +136,7 @@ use = { provider = "openai", model = "gpt-5.6", strategy = "round_robin", only =
     ],
 )  # fmt: skip
 def test_mistakes_are_told_with_their_place(text: str, said: str) -> None:
-    _, reading = read(text if text.startswith("[") else text)
+    _, reading = read(text)
     if text.startswith("rules"):
         reading = Reading(text + "\n" + HEAD, "ccm-config.toml")
     problems = [str(problem) for problem in reading.problems]
