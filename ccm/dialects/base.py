@@ -38,13 +38,13 @@ class Context:
     facts: ModelFacts
     new_id: Callable[[str], str]  # new_id("msg_") -> unique id with that prefix
     stream: bool = False
-    native: bool = True  # the client speaks Messages itself and knows the model it names
     quirks: frozenset[str] = frozenset()
     abilities: frozenset[str] = frozenset()
     session: str = ""
     client_headers: Mapping[str, str] = field(default_factory=lambda: EMPTY)  # lower-case names
     options: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
     estimate_tokens: int = 0  # our own count of the input, for message_start where the provider tells late
+    native: bool = True  # the client speaks Messages itself and knows the model it names
 
 
 @dataclass(slots=True)

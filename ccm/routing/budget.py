@@ -17,7 +17,7 @@ class RetryBudget:
     limited in number at one time: 3, or 20 % of the requests in flight; going elsewhere adds no load to what failed.
 
     The bucket alone would allow twenty useless attempts to the first few requests of an outage. So further attempts
-    that failed are counted until something is answered again, or for five minutes: beyond 4, or 20 % of the requests in
+    that failed are counted until something is answered again, or for five minutes: beyond 4, or 15 % of the requests in
     that time, no more are made. Attempts still under way do not count: when one provider dies under many requests at
     once, all of them may go elsewhere.
     """
@@ -29,6 +29,7 @@ class RetryBudget:
     _LEAST_TOGETHER = 3
     _SHARE = 0.2
     _USELESS_LEAST = 4
+    _USELESS_SHARE = 0.15  # below the 20 % that may be, for requests that fail at the same time
     _USELESS_S = 300.0
     _STORM_S = 30.0  # an attempt that has run this long is a stream, not part of a storm
 
@@ -107,7 +108,7 @@ class RetryBudget:
         for times in (self._useless, self._requests):
             while times and times[0] < before:
                 times.popleft()
-        return len(self._useless) >= max(self._USELESS_LEAST, int(self._SHARE * len(self._requests)))
+        return len(self._useless) >= max(self._USELESS_LEAST, int(self._USELESS_SHARE * len(self._requests)))
 
     def _refill(self) -> None:
         now = self._clock()

@@ -165,16 +165,13 @@ def order(ready: list[Runner], at: Circumstances) -> tuple[list[Runner], str]:
     if hit is not None and at.price is not None and _is_dearer(hit, ready, at.price):
         hit = None
     turns = at.turns if hit is None else None
-    best = min(map(_group, ready))
-    first = [runner for runner in ready if _group(runner) == best]
-    found = _by_strategy(first, at, turns)
-    if len(first) < len(ready):
-        rest = [runner for runner in ready if _group(runner) != best]
-        found += sorted(_by_strategy(rest, at, None), key=_group)
-    if at.strategy == "priority":  # what a rule lists is an order; for the others it is a choice among equals
-        found.sort(key=lambda runner: runner.candidate.rank)
+    if any(r.candidate.rank or r.candidate.stand_in for r in ready):
+        found = _in_groups(ready, at, turns)
+    else:
+        found = _by_strategy(ready, at, turns)
     if hit is not None:
-        found.sort(key=lambda runner: runner is not hit)
+        if found[0] is not hit:
+            found.sort(key=lambda runner: runner is not hit)
     elif turns is not None:
         share = found[0].row.share(found[0].model, at.now)
         if share < 1 and at.rng.random() > share:
@@ -182,7 +179,8 @@ def order(ready: list[Runner], at: Circumstances) -> tuple[list[Runner], str]:
     if at.primary is not None:
         name = at.primary
         found.sort(key=lambda runner: not runner.called(name))
-    found.sort(key=lambda runner: runner.row.full())
+    if any(runner.candidate.endpoint.provider.max_in_flight for runner in found):
+        found.sort(key=lambda runner: runner.row.full())
     if at.avoided is not None:
         avoided = at.avoided
         found.sort(key=lambda runner: avoided(runner.row.endpoint.id))
@@ -239,8 +237,22 @@ def _group(runner: Runner) -> tuple[bool, bool]:
     return runner.candidate.rank >= FALLBACK, runner.candidate.stand_in
 
 
+def _in_groups(ready: list[Runner], at: Circumstances, turns: strategies.Turns | None) -> list[Runner]:
+    """By the strategy within each group; only the best group takes turns."""
+    best = min(map(_group, ready))
+    found = _by_strategy([runner for runner in ready if _group(runner) == best], at, turns)
+    rest = [runner for runner in ready if _group(runner) != best]
+    if rest:
+        found += sorted(_by_strategy(rest, at, None), key=_group)
+    if at.strategy == "priority":  # what a rule lists is an order; for the others it is a choice among equals
+        found.sort(key=lambda runner: runner.candidate.rank)
+    return found
+
+
 def _by_strategy(ready: list[Runner], at: Circumstances, turns: strategies.Turns | None) -> list[Runner]:
     """By the strategy alone. One endpoint may run with several models, so runners are known by their place."""
+    if len(ready) == 1:
+        return list(ready)
     rivals = []
     timed = at.strategy == "latency"
     for place, runner in enumerate(ready):

@@ -15,6 +15,7 @@ from typing import Any
 from ccm.model import EMPTY
 from ccm.routing import conversation, tags
 from ccm.routing.rules import tier_of
+from ccm.wire.search import contains, find
 
 # Classes whose outcome says nothing about an endpoint's health and must not take turns or bind sessions (R41).
 QUIET_CLASSES = frozenset({"probe", "count_tokens"})
@@ -154,13 +155,16 @@ class Ask:
         if not self.raw:
             asked = self.body().get("max_tokens")
             return asked if isinstance(asked, int) else 0
-        match = _MAX_TOKENS.match(self.raw, max(0, self.raw.rfind(b'"max_')))
+        raw = self.raw
+        match = _MAX_TOKENS.match(raw, max(0, find(raw, b'"max_tokens"')))
+        if match is None:  # another API's word, or a tool has a property of that name
+            match = _MAX_TOKENS.match(raw, max(0, raw.rfind(b'"max_')))
         return int(match[1]) if match is not None else 0
 
     def caching(self) -> str:
         """ "1h" or "5m" where the request marks what to cache (`cache_control`), else "": then only automatic caches
         work, and nothing is written at a price."""
-        if b'"cache_control"' not in self.raw:
+        if not contains(self.raw, b'"cache_control"'):
             return ""
         return "1h" if _HOUR.search(self.raw) is not None else "5m"
 
@@ -201,9 +205,9 @@ class Ask:
             at = raw.rfind(b'"thinking"')
             return at >= 0 and (_THINKING.match(raw, at) or _THINKING.search(raw)) is not None
         if ability == "web_search":
-            return b'"web_search' in raw and _WEB_SEARCH.search(raw) is not None
+            return contains(raw, b'"web_search') and _WEB_SEARCH.search(raw) is not None
         for word in _TYPES_NEEDING.get(self.surface, {}).get(ability, ()):
-            if (at := raw.find(b'"%s"' % word)) >= 0 and _TYPE_IS[word].search(raw, max(0, at - 64)):
+            if (at := find(raw, b'"%s"' % word)) >= 0 and _TYPE_IS[word].search(raw, max(0, at - 64)):
                 return True
         return False
 
@@ -239,7 +243,7 @@ class Ask:
 
     def _classify(self, deep: bool) -> str:
         headers, raw = self.headers, self.raw
-        if deep and not self.stream and b'"</severity>"' in raw and _CLASSIFIER.search(raw):
+        if deep and not self.stream and contains(raw, b'"</severity>"') and _CLASSIFIER.search(raw):
             return "classifier"  # the client calls it auxiliary, as it does titles and searches
         hint = _HINTED.get(headers.get("x-claude-code-request-class", ""), "")
         if hint and hint != "background":
@@ -258,14 +262,14 @@ class Ask:
         if not deep:
             return "default"
         start = max(0, len(raw) - _TAIL_BYTES)
-        at = raw.find(_COMPACTION, start)
+        at = find(raw, _COMPACTION, start)
         while at >= 0:
             # it begins a text, it is not quoted inside one
             if at > 1 and raw[at - 1] == 0x22 and raw[at - 2] != 0x5C:
                 return "compaction"
-            at = raw.find(_COMPACTION, at + 1)
+            at = find(raw, _COMPACTION, at + 1)
         # clients that send a session id name their subagents in a header as well; older ones have only this mark
-        if "x-claude-code-session-id" not in headers and raw.find(_SUBAGENT, start) >= 0:
+        if "x-claude-code-session-id" not in headers and find(raw, _SUBAGENT, start) >= 0:
             return "subagent"
         return "default"
 

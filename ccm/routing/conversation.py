@@ -14,10 +14,12 @@ from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from typing import Any
 
+from ccm.wire.search import contains
+
 BILLING = "x-anthropic-billing-header:"
 _MESSAGES = re.compile(rb'"(?:messages|input)"\s*:\s*\[')
 _SYSTEM = re.compile(rb'"(?:system|instructions)"\s*:\s*')
-_ANSWERED = re.compile(rb'"role"\s*:\s*"(?:assistant|model)"|"type"\s*:\s*"function_call"')
+_ANSWERED = re.compile(rb'"role"\s*:\s*"assistant"|"type"\s*:\s*"function_call"')
 _PIECE = 65536  # no more of a value is looked at: a longer beginning tells conversations apart as well
 _DECODER = json.JSONDecoder()
 
@@ -25,7 +27,8 @@ _DECODER = json.JSONDecoder()
 def continues(raw: bytes) -> bool:
     """Whether the request has an answer of the model in it: then there may be a warm cache somewhere. A first turn
     has none: taking it for the continuation of an equal one would send all equal first turns to one endpoint."""
-    return _ANSWERED.search(raw) is not None
+    likely = any(contains(raw, word) for word in (b'"assistant"', b'"function_call"'))
+    return likely and _ANSWERED.search(raw) is not None
 
 
 def fingerprint(raw: bytes, body: Callable[[], Mapping[str, Any]]) -> str:

@@ -294,7 +294,7 @@ class Router:
         if hedges:
             self._hedges.request()
         # who is only full keeps its conversation: the detour of one request must not move the others
-        spared = at.bound is not None and any(r.row.endpoint.id == at.bound and r.row.full() for r in runners)
+        spared = at.bound is not None and any(r.row.full() and r.row.endpoint.id == at.bound for r in runners)
         trip = Trip(
             None if quiet else case.key,
             quiet,

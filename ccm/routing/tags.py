@@ -11,15 +11,16 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-_CORE = b"-SUBAGENT-MODEL>"
+from ccm.wire.search import contains
+
+_CORE = b"-SUBAGENT-MODEL"
 _TURNS = 2
 _TAG = re.compile(r"<CC([MR])-SUBAGENT-MODEL>\s*([^<>\x00-\x1f]{1,512}?)\s*</CC\1-SUBAGENT-MODEL>[ \t]*\n?")
 
 
 def may_have_tags(raw: bytes) -> bool:
-    """Whether a tag can be in these bytes: one search, about 0.3 ms per MB. JSON never escapes a tag's letters, but
-    `<` and `>` may be written as \\u003c and \\u003e."""
-    return _CORE in raw or b"-SUBAGENT-MODEL\\u003" in raw
+    """Whether a tag can be in these bytes: one search, about 0.1 ms per MB. `<` and `>` may be escaped there."""
+    return contains(raw, _CORE)
 
 
 def find_tag(request: Mapping[str, Any]) -> str:

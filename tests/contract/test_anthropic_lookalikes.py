@@ -110,7 +110,9 @@ def test_nonsense_after_the_commit_is_an_error(up: Upstream, gateway: Gateway, f
 
 
 @pytest.mark.parametrize("form", DISORDER)
-def test_disorder_after_the_commit_never_reaches_the_client(up: Upstream, gateway: Gateway, form: str) -> None:
+def test_disorder_after_the_commit_never_reaches_the_client(
+    up: Upstream, gateway: Gateway, form: str
+) -> None:
     later: Step = ("stall", 0.1)
     up.script("/a", [("sse", GOOD[:5]), later, ("bytes", DISORDER[form]), later, ("sse", GOOD[5:])])
     reply = post(gateway.base_url, message(tools=TOOLS))

@@ -108,7 +108,7 @@ def cases(quick: bool = False) -> list[Case]:
     """Every run of the gate; `quick` leaves one per dialect and a handful of faults."""
     out = [Case(d) for d in DIALECTS]
     if quick:
-        return out + [_case("anthropic", f) for f in _QUICK_FAULTS] 
+        return out + [_case("anthropic", f) for f in _QUICK_FAULTS]
     for dialect in DIALECTS:
         out.append(Case(dialect, arguments="--chop 1"))
         if dialect in ("openai_chat", "gemini"):

@@ -177,6 +177,14 @@ def test_bad_listen(text: str) -> None:
 def test_proxies() -> None:
     check_proxy("http://127.0.0.1:3128")
     check_proxy("http://proxy.example/")
-    for bad in ("https://h:1", "socks5://h:1", "http://", "http://u:p@h:1", "http://h:1/path", "h:3128", "http://h:x"):
+    for bad in (
+        "https://h:1",
+        "socks5://h:1",
+        "http://",
+        "http://u:p@h:1",
+        "http://h:1/path",
+        "h:3128",
+        "http://h:x",
+    ):
         with pytest.raises(BadAddress):
             check_proxy(bad)

@@ -1,0 +1,16 @@
+"""The scenarios of scripts/chaos in a shorter form: every promise is kept."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chaos.chaos import SCENARIOS, Setting, table
+
+SHORT = Setting(seed=20260, requests=400, seconds=16.0, workers=6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_promises_are_kept(name: str) -> None:
+    result = SCENARIOS[name](SHORT)
+    assert not result.broken, f"seed {SHORT.seed}\n{table([result])}"
