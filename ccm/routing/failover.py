@@ -126,7 +126,10 @@ def plan(
             return
         paid = attempts > 0
         if paid and not budget.take(cost, same_target=same is not None):
-            return
+            if same is None or not left or not budget.take(cost):
+                return
+            # too many wait in place already: going elsewhere adds no load to what failed
+            target, seconds, same = left.pop(0), 0.0, None
         # what did not fail, or was never made, is refunded: also when the caller closes us
         failed = useless = False
         try:

@@ -181,6 +181,7 @@ class Router:
             ticket.released = True
             self._in_flight -= 1
             ticket.row.in_flight -= 1
+            self._memory.arrive(ticket)
             good = learn(ticket, outcome, now, self._board, self._memory)
             if ticket.row.waiting:
                 self._grant(ticket.row, now)
@@ -256,7 +257,7 @@ class Router:
         find = affinity.peek if dry else affinity.find
         bound = None
         if case.key is not None and case.continues and case.verdict.sticky:
-            bound = find(case.key, now)
+            bound = find(case.key, now) or self._memory.heading(case.key)
             if bound is None and case.parent is not None and case.subagent:
                 bound = find(case.parent, now)
         turns, rng = None, self.rng
@@ -340,7 +341,9 @@ class Router:
         row.in_flight += 1
         row.requests += 1
         self._in_flight += 1
-        return Ticket(target, row, model, (host, permit), trip, now)
+        ticket = Ticket(target, row, model, (host, permit), trip, now)
+        self._memory.depart(ticket)
+        return ticket
 
     def _grant(self, row: EndpointHealth, now: float) -> None:
         """Gives free slots to those who wait longest. Whoever cannot use his (its breaker has opened meanwhile) is

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ccm.model import Failure, Outcome, Target
 from ccm.model import FailureKind as K
-from ccm.routing.affinity import Affinity
+from ccm.routing.affinity import Affinity, Key
 from ccm.routing.board import Board
 from ccm.routing.choice import Trip
 from ccm.routing.cost import History, ttl_s
@@ -42,11 +42,36 @@ class Ticket:
 class Memory:
     """What is remembered of conversations: who keeps them, and what they have been like."""
 
-    __slots__ = ("affinity", "history")
+    __slots__ = ("_heading", "affinity", "history")
 
     def __init__(self) -> None:
         self.affinity = Affinity()
         self.history = History()
+        # conversation -> endpoints that are being asked right now, the latest last; as many as are in flight
+        self._heading: dict[Key, list[str]] = {}
+
+    def depart(self, ticket: Ticket) -> None:
+        """An attempt begins. What else of the same conversation comes before it has answered goes the same way: a
+        client's parallel first requests share one cache."""
+        trip = ticket.trip
+        if trip is not None and trip.key is not None and trip.binds:
+            self._heading.setdefault(trip.key, []).append(ticket.row.endpoint.id)
+
+    def arrive(self, ticket: Ticket) -> None:
+        """The attempt is over."""
+        trip = ticket.trip
+        if trip is None or trip.key is None or not trip.binds:
+            return
+        heading = self._heading.get(trip.key)
+        if heading is not None and ticket.row.endpoint.id in heading:
+            heading.remove(ticket.row.endpoint.id)
+            if not heading:
+                del self._heading[trip.key]
+
+    def heading(self, key: Key) -> str | None:
+        """Where a conversation that is not bound yet is being asked at this moment."""
+        going = self._heading.get(key)
+        return going[-1] if going else None
 
     def bind(self, ticket: Ticket, now: float) -> None:
         """This endpoint has answered the conversation: its cache is there now."""

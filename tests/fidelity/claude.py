@@ -65,7 +65,6 @@ _HTTP_SEEN = {
     "http:402": "no money: the client shows a 403's text and does not retry",
     "http:403": "not allowed: the same",
     "http:413": "too large: the client has nothing yet to compact",
-    "http:501": "not implemented: not repeated",
     "http:401": "a refused key is out until it changes: the client is told so",
 }
 _BEFORE = ("rst_before", "fin_before", "stall_before_headers", "stall_after_headers")

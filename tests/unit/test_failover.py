@@ -389,3 +389,11 @@ def test_closing_the_plan_during_a_wait_gives_the_budget_back() -> None:
     assert budget.tokens == 95.0
     steps.close()
     assert budget.tokens == 100.0
+
+
+def test_when_too_many_wait_in_place_a_request_goes_elsewhere() -> None:
+    budget = RetryBudget(clock=Clock())
+    for _ in range(3):
+        assert budget.take(1, same_target=True)
+    assert run([A, B], [K.OVERLOADED], budget=budget) == ["a", "b", "ok"]
+    assert run([A], [K.OVERLOADED], budget=budget) == ["a"]

@@ -640,3 +640,31 @@ def test_many_threads_leave_nothing_behind() -> None:
         thread.join(30)
     assert [row["in_flight"] for row in world.router.board()] == [0, 0]
     assert world.router._in_flight == 0
+
+
+def test_parallel_first_requests_of_a_conversation_go_the_same_way() -> None:
+    world = World(provider("a"), provider("b"), strategy="round-robin")
+    tickets = [world.router.reserve(world.route(session="s").targets[0]) for _ in range(4)]
+    assert {ticket.target.endpoint.id for ticket in tickets if ticket} == {"a"}
+    assert world.ids(session="t") == ["b", "a"]
+    for ticket in tickets:
+        assert ticket is not None
+        world.router.release(ticket, Outcome(cancelled=True))
+    assert world.router._memory._heading == {}
+
+
+def test_the_first_content_binds_and_times_long_before_the_end() -> None:
+    world = World(provider("a"), provider("b"), strategy="round-robin")
+    ticket = world.router.reserve(world.route(session="s").targets[0])
+    assert ticket is not None
+    world.router.first_content(ticket, 0.4)
+    world.router.first_content(ticket, 9.9)
+    assert world.router._memory.affinity.peek(("s", SONNET), world.clock.now) == "a"
+    assert world.row("a")["first_content_ms"] == 400
+    world.router.release(ticket, Outcome(first_content_s=0.4, output_tokens=5))
+    assert (world.row("a")["first_content_ms"], world.row("a")["successes"]) == (400, 1)
+    late = world.router.reserve(world.route().targets[0])
+    assert late is not None
+    world.router.release(late, OK)
+    world.router.first_content(late, 77.0)
+    assert world.row(late.target.endpoint.id)["first_content_ms"] < 600
