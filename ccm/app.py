@@ -16,10 +16,10 @@ from typing import Any
 
 import ccm
 from ccm.catalog.models import ModelBook
-from ccm.config import commands, load, secrets
+from ccm.config import load, secrets
 from ccm.control import actions, unix
 from ccm.control.state import State, home_directory, socket_path
-from ccm.errors import ConfigError, ControlError
+from ccm.errors import ConfigError, ControlError, UpstreamError
 from ccm.model import FailureKind, ProviderError, Secret, Snapshot
 from ccm.observe.log import Log, open_log
 from ccm.observe.metrics import Metrics
@@ -166,9 +166,13 @@ class App:
         self.log.request(record)
 
     def _try_key_commands(self) -> None:
-        """Key commands that fail are told at start, not at the third request; nothing waits for them."""
-        for problem in commands.failing(self.snapshot, self._sources.env):
-            self.log.warning("configuration", problem=str(problem))
+        """Key commands that fail are told at start, not at the third request; the first request finds its key ready."""
+        for endpoint in self.snapshot.endpoints:
+            if endpoint.key is not None and endpoint.key.kind == "command":
+                try:
+                    self.engine.auth.headers(endpoint, endpoint.provider.base_url, {}, b"")
+                except UpstreamError as error:
+                    self.log.warning("key command", endpoint=endpoint.id, problem=error.error.message)
 
     def _fault(self, fault: BaseException, where: str) -> None:
         self.log.fault("internal error", fault, where=where)

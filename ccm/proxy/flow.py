@@ -23,7 +23,7 @@ from ccm.proxy.downstream import Downstream
 from ccm.proxy.engine import Engine, new_id, without_keys
 from ccm.proxy.entry import Entry
 from ccm.proxy.pump import Stream
-from ccm.routing import failover, failures
+from ccm.routing import failover, failures, tags
 from ccm.routing.classify import Ask
 from ccm.routing.router import Route, Ticket
 from ccm.upstream.poller import wait_for
@@ -144,6 +144,9 @@ class Flow:
             ask.session().encode() or _NOISE.sub(b"", self.raw[:2048]).rstrip(b", }")
         )
         route = self.engine.router.route(ask, self.snapshot, self.engine.book.find)
+        if tags.may_have_tags(self.raw) and (stripped := tags.strip_tags(self.body())) is not self.body():
+            self._body = stripped  # a routing tag is for us, not for a provider
+            self.raw = json.dumps(stripped, separators=(",", ":")).encode()
         record.session, record.request_class = route.session, route.request_class
         record.route = route.reason
         want = Wanted(
@@ -193,6 +196,11 @@ class Flow:
                     self._wait(step.seconds)
                 else:
                     ticket = router.reserve(step.target, route)
+                    if ticket is None and step.wait_s > 0:  # busy, not broken: a place in its queue
+                        self.down.waiting()
+                        ticket = router.wait_slot(step.queue, time.monotonic() + step.wait_s, self._gone)
+                        if ticket is not None:
+                            step.target = ticket.target
                     if ticket is not None:
                         answer = self._try(want, step, ticket, deadline)
                         if isinstance(answer, Answer):
@@ -204,6 +212,13 @@ class Flow:
         finally:
             plan.close()
         return self._all_failed(want, route)
+
+    def _gone(self) -> bool:
+        """Whether waiting has become pointless: ccm stops. Raises ClientGone when the client has left."""
+        events, _ = wait_for(self.down.fd, self.down.events, 0.0)
+        if events:
+            self.down.hangup(events)
+        return self.engine.stopping.is_set()
 
     def _wait(self, seconds: float) -> None:
         """A wait that ends when the client leaves, or when ccm stops."""
@@ -238,6 +253,7 @@ class Flow:
         else:
             self.record.first_content_s = time.monotonic() - self.started
             self._first_content_s = time.monotonic() - began
+            engine.router.first_content(ticket, self._first_content_s, want.tokens)
             self._note(target, "200", began)
             return answer
         # a client's own key says nothing of the provider: the next client's may be good

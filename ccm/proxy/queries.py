@@ -20,6 +20,7 @@ from ccm.proxy.attempt import Wanted, context, refuse_bad_status, send
 from ccm.proxy.downstream import Downstream
 from ccm.proxy.engine import Engine, new_id
 from ccm.proxy.entry import Entry
+from ccm.routing import tags
 from ccm.routing.classify import Ask
 from ccm.routing.rules import tier_of
 
@@ -47,6 +48,8 @@ def count_tokens(
     )  # fmt: skip
     snapshot = engine.snapshot
     route = engine.router.route(ask, snapshot, engine.book.find)
+    if tags.may_have_tags(raw):
+        body = tags.strip_tags(body)
     answer_headers = {"request-id": record.id}
     tokens: int | None = None
     if route.targets:

@@ -81,6 +81,9 @@ class Call:
                 stale = not self.fresh and error.error.kind is FailureKind.BROKEN and not self._data
                 if not (stale and again):
                     raise
+            except BaseException:  # the client left: the provider must not go on for nobody
+                self.close()
+                raise
 
     def _open(self) -> None:
         name = self.pool.provider.name

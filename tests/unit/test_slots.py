@@ -171,7 +171,7 @@ def test_a_full_endpoint_keeps_its_conversations_r47() -> None:
     detour = world.route(session="s")
     assert detour.targets[0].endpoint.id == "b"
     world.end(detour.targets[0])
-    world.router.release(held, OK)
+    world.router.release(held, Outcome(cancelled=True))
     assert world.ids(session="s") == ["a", "b"]
 
 
