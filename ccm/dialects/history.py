@@ -8,7 +8,7 @@ an error, never silently nothing. Blocks of the client are shared, never changed
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -381,3 +381,10 @@ _AS_TEXT: dict[str, Callable[[Block], str]] = {
     "thinking": _nothing,
     "redacted_thinking": _nothing,
 }
+
+
+def has_cache_marks(request: Mapping[str, Any]) -> bool:
+    """Whether a system block, a message block or a tool carries cache_control: for dialects that have no such mark."""
+    contents = [m.get("content") for m in request.get("messages") or ()]
+    lists = [c for c in (*contents, request.get("system"), request.get("tools")) if isinstance(c, list)]
+    return any(isinstance(b, Mapping) and b.get("cache_control") for blocks in lists for b in blocks)

@@ -10,6 +10,7 @@ import copy
 import importlib
 import itertools
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -416,6 +417,37 @@ def test_caps_are_kept_in_every_dialect() -> None:
         assert paths.value_at(low.body, path) <= 8192 and Loss("max_tokens", "approximated") not in low.losses
 
 
+def test_what_a_look_alike_left_in_the_history_is_mended() -> None:
+    """Ids outside Anthropic's alphabet, in call and result alike; thinking without a signature, and only that."""
+    odd = "functions.Write:0|x y"
+    blocks = [
+        {"type": "thinking", "thinking": "a", "signature": ""},
+        {"type": "thinking", "thinking": "b", "signature": "sig"},
+        {"type": "tool_use", "id": odd, "name": "Write", "input": {"id": odd}},
+    ]
+    request = rich(
+        messages=[
+            {"role": "user", "content": "x"},
+            {"role": "assistant", "content": blocks},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": odd, "content": "ok"}]},
+        ]
+    )
+    ids = sent_for(request, "anthropic", Repair("clean_ids")).body["messages"]
+    call, result = ids[1]["content"][-1], ids[2]["content"][0]
+    assert call["id"] == result["tool_use_id"] != odd
+    assert re.fullmatch(r"[a-zA-Z0-9_-]+", call["id"]) and call["input"] == {"id": odd}
+    sent = sent_for(request, "anthropic", Repair("strip_unsigned"))
+    assert [b.get("thinking") for b in sent.body["messages"][1]["content"]] == ["b", None]
+    assert blocks[0]["thinking"] == "a", "the client's request is not touched"
+    for text, name in (
+        ("messages.1.content.2.tool_use.id: String should match pattern '^[a-zA-Z0-9_-]+$'", "clean_ids"),
+        ("messages.1.content.0.thinking.signature: Field required", "strip_unsigned"),
+    ):
+        error = ProviderError(400, "invalid_request_error", text)
+        found = repair.find(error, request, Encoded("/v1/messages", request), "anthropic")
+        assert found is not None and (found.name, found.lasting) == (name, True)
+
+
 # ---- every repair on recorded and on random requests
 
 EVERY = [
@@ -426,6 +458,8 @@ EVERY = [
     Repair("budget", ("", "")),
     *(Repair("cache", (what,)) for what in ("", "ttl", "scope", "limit")),
     Repair("cap", ("8192",)),
+    Repair("clean_ids"),
+    Repair("strip_unsigned"),
     Repair("developer_as_system"),
     Repair("drop", ("temperature", "top_p", "top_k", "metadata", "context_management", "output_config", "stream_options",
                     "prompt_cache_key", "safety_identifier", "reasoning", "generationConfig.thinkingConfig", "service_tier",

@@ -16,7 +16,7 @@ from ccm.dialects.gemini.model import Generation, generation, is_vertex, output_
 from ccm.dialects.gemini.parts import contents
 from ccm.dialects.gemini.schema import gemini_json_schema
 from ccm.dialects.gemini.tools import add_tools
-from ccm.dialects.history import call_ids, fold_system, read
+from ccm.dialects.history import call_ids, fold_system, has_cache_marks, read
 from ccm.dialects.reasoning import wants_thinking
 from ccm.errors import Refusal
 
@@ -73,7 +73,7 @@ def model_path(model: str) -> str:
 def _conversation(request: Request, ctx: Context, gen: Generation, path: str) -> Encoded:
     out = Encoded(path, {}, seen_ids=call_ids(request))
     history = read(request, out.lose)
-    if any(block.get("cache_control") for block in history.system) or _marked(request):
+    if has_cache_marks(request):
         out.lose("cache_control")
     made = contents(fold_system(history.turns), ctx, gen, out)
     if not made:
@@ -89,13 +89,6 @@ def _conversation(request: Request, ctx: Context, gen: Generation, path: str) ->
     if system:
         out.body["systemInstruction"] = {"parts": system}
     return out
-
-
-def _marked(request: Request) -> bool:
-    """Whether a message block or a tool carries cache_control (`history` and `tools` keep it from those they keep)."""
-    contents = [m.get("content") for m in request.get("messages") or ()]
-    lists = [c for c in (*contents, request.get("tools")) if isinstance(c, list)]
-    return any(isinstance(b, Mapping) and b.get("cache_control") for blocks in lists for b in blocks)
 
 
 def _config(request: Request, ctx: Context, gen: Generation, out: Encoded) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from ccm.dialects.base import Context, Encoded, Request
-from ccm.dialects.history import call_ids, read
+from ccm.dialects.history import call_ids, has_cache_marks, read
 from ccm.dialects.openai_responses.tools import add_tools
 from ccm.dialects.openai_responses.turns import input_items
 from ccm.dialects.reasoning import effort_of, nearest, wants_thinking
@@ -75,6 +75,8 @@ def encode(request: Request, ctx: Context) -> Encoded:
         body["include"] = include
     body["store"] = False
     body["stream"] = ctx.stream
+    if has_cache_marks(request):
+        encoded.lose("cache_control")
     for feature in _DROPPED:
         if request.get(feature):
             encoded.lose(feature)

@@ -9,6 +9,7 @@ from typing import Any
 
 from ccm.dialects.anthropic import without_foreign_thinking
 from ccm.dialects.history import block_text, reminder
+from ccm.dialects.names import anthropic_id
 from ccm.dialects.reasoning import BUDGETS, effort_of
 from ccm.dialects.repair import betas
 from ccm.dialects.repair.model import Draft
@@ -46,6 +47,33 @@ def strip_thinking(draft: Draft, args: Args) -> None:
     draft.request, gone = without_foreign_thinking(draft.request, every=True)
     if gone:
         draft.lose("thinking")
+
+
+def strip_unsigned(draft: Draft, args: Args) -> None:
+    """No thinking without a signature: this provider, like Anthropic, takes none back."""
+    draft.request, gone = without_foreign_thinking(draft.request, unsigned=True)
+    if gone:
+        draft.lose("thinking")
+
+
+def clean_ids(draft: Draft, args: Args) -> None:
+    """Tool ids in Anthropic's alphabet: some look-alike minted others, and they stay in the history."""
+
+    def clean(block: Any) -> Any:
+        if not isinstance(block, dict):
+            return block
+        changed = {k: anthropic_id(block[k]) for k in ("id", "tool_use_id") if isinstance(block.get(k), str)}
+        return block if all(block[k] == v for k, v in changed.items()) else {**block, **changed}
+
+    messages = []
+    for message in draft.request.get("messages") or ():
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, list):
+            cleaned = [clean(block) for block in content]
+            if any(new is not old for new, old in zip(cleaned, content, strict=True)):
+                message = {**message, "content": cleaned}
+        messages.append(message)
+    draft.request = {**draft.request, "messages": messages}
 
 
 def thinking_form(draft: Draft, args: Args) -> None:

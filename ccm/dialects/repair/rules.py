@@ -75,6 +75,10 @@ def _tools(case: Case) -> Iterator[dict[str, Any]]:
     return (t for t in (tools if isinstance(tools, list) else ()) if isinstance(t, dict))
 
 
+def _unsigned(case: Case) -> bool:
+    return any(b.get("type") == "thinking" and not b.get("signature") for b in _blocks(case))
+
+
 def _block(*types: str, results: bool = False) -> Has:
     return lambda case: any(b.get("type") in types for b in _blocks(case, results))
 
@@ -278,7 +282,10 @@ _SAYS_NO_IMAGES = (
 )
 
 RULES: tuple[Rule, ...] = (
+    # -- what a look-alike left in the history
+    _row(r"tool_use(?:\.id|_id)\b[^.]{0,60}(?:match|pattern)", "clean_ids", has=_block("tool_use", "tool_result"), dialects=CLAUDE),
     # -- opaque state of another issuer (R11, R12, R14)
+    _row(r"thinking\.signature: field required", "strip_unsigned", has=_unsigned, dialects=CLAUDE),
     _row(r"invalid `?signature`? in `?thinking`?|thinking\.signature|invalid `?data`? in `?redacted_thinking|invalid thinking signature"
          r"|thinking`? or `?redacted_thinking`? blocks? [^.]{0,60}cannot be modified|signature[^.]{0,40}thinking[^.]{0,40}invalid",
          "strip_thinking", has=_block("thinking", "redacted_thinking"), once=True, dialects=CLAUDE),
