@@ -71,7 +71,7 @@ def test_the_readmes_curl_works(demo: str) -> None:
             check=False,
         )
         assert done.returncode == 0, (command, done.stdout, done.stderr)
-        assert "demo" in done.stdout.lower(), done.stdout
+        assert "demo" in done.stdout.lower() and "event: message_stop" in done.stdout, done.stdout
 
 
 def test_ten_questions_all_answered_although_the_first_provider_fails(demo: str) -> None:

@@ -41,7 +41,7 @@ _NAMES = st.sampled_from(
 _VALUES = st.text("abc 019-/;=,", max_size=30)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(
     method=st.sampled_from(["GET", "POST", "post"]),
     url=_URLS,
