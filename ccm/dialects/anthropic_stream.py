@@ -8,6 +8,7 @@ deltas, a missing message_start, message_delta or message_stop. Never mended: an
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ from ccm.messages.tokens import Usage
 from ccm.model import ProviderError
 from ccm.wire.sse import Frame
 
+TOOL_ID = re.compile(r"[a-zA-Z0-9_-]+")  # what the Messages API takes back as a tool id
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "text": {"text": ""},
     "thinking": {"thinking": "", "signature": ""},
@@ -138,6 +140,9 @@ class StreamDecoder:
         defaults = _DEFAULTS.get(kind, {})
         missing = {k: v for k, v in defaults.items() if block.get(k) is None}
         given = block.get("input") if "input" in defaults else None
+        if kind == "tool_use" and not TOOL_ID.fullmatch(str(block.get("id"))):
+            # such ids are refused when they come back, and mostly repeat: the client would ask for ever (CLIENT 0.4)
+            missing["id"] = self._ctx.new_id("toolu_")
         if missing or given or "type" not in block:
             block = {"type": kind, **block, **missing}
             if given:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -41,6 +42,11 @@ def _drop_usage(event: dict[str, Any]) -> None:
     event.get("message", {}).pop("usage", None)
 
 
+def _odd_id(event: dict[str, Any]) -> None:
+    if event.get("content_block", {}).get("type") == "tool_use":
+        event["content_block"]["id"] = "functions.Write:0|x y"
+
+
 NEARLY: dict[str, bytes] = {
     "no-event-lines": b"".join(b"data: " + json.dumps(e).encode() + b"\n\n" for e in GOOD),
     "no-message-start": without("message_start"),
@@ -48,6 +54,7 @@ NEARLY: dict[str, bytes] = {
     "no-message-delta": without("message_delta"),
     "no-ping": without("ping"),
     "index-gap": changed(lambda e: "index" in e and e.update(index=e["index"] * 2 + 3)),
+    "odd-tool-id": changed(_odd_id),
     "no-usage": changed(_drop_usage),
     "null-usage": changed(lambda e: e.update(usage=None) if e["type"] == "message_delta" else None),
     "done-line": sse(GOOD) + b"data: [DONE]\n\n",
@@ -93,6 +100,8 @@ def test_a_nearly_right_stream_arrives_right(up: Upstream, gateway: Gateway, for
     events = reply.events
     grammar.check(events)
     assert reply.text == TEXT
+    blocks = [e["content_block"] for e in events if e["type"] == "content_block_start"]
+    assert all(re.fullmatch("[a-zA-Z0-9_-]+", b["id"]) for b in blocks if b["type"] == "tool_use")
     if form == "no-message-delta":
         return  # an end without a stop reason: complete or an error, both are honest
     assert events[-1]["type"] == "message_stop"
