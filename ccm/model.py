@@ -14,6 +14,8 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any
 
+from ccm.settings import FailoverSettings, RoutingSettings, UsageSettings
+
 # Dialects a provider can speak (DIALECTS: A, OC, OR, G, BC/BI).
 DIALECTS = ("anthropic", "openai_chat", "openai_responses", "gemini", "bedrock")
 # Claude's model families, the keys of every tier map; "default" answers for what names none of them.
@@ -146,6 +148,8 @@ class Provider:
     quirks: frozenset[str] = frozenset()
     abilities: frozenset[str] = frozenset()
     max_in_flight: int = 0  # 0 = no limit of its own
+    cache_ttl_s: float = 300.0  # how long an unused prompt cache stays warm there
+    prefer_until: str = ""  # "limit": asked first until its quota is used up, and again from its reset on
     display: str = ""
     docs: str = ""
     options: Mapping[str, Any] = field(
@@ -180,17 +184,6 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class FailoverSettings:
-    """`max_retries` counts further attempts after the first; `backoff_ms` is the base of the jittered wait before the
-    same target is tried again (DESIGN 6). `deadline_s` bounds everything before the first content byte."""
-
-    enabled: bool = True
-    max_retries: int = 2
-    backoff_ms: int = 250
-    deadline_s: float = 240.0
-
-
-@dataclass(frozen=True, slots=True)
 class Snapshot:
     """One immutable configuration, read once per request and swapped by one assignment."""
 
@@ -213,6 +206,11 @@ class Snapshot:
     log_file: str = ""
     warnings: tuple[Problem, ...] = ()
     demo: bool = False
+    routing: RoutingSettings = field(default_factory=RoutingSettings)
+    usage: UsageSettings = field(default_factory=UsageSettings)
+    workers: int = 1
+    watch: bool = True  # the file is read again when it changes
+    otlp_endpoint: str = ""  # where traces and metrics go (the extra `otel`); "" = nowhere
 
 
 class FailureKind(Enum):
@@ -278,6 +276,7 @@ class Outcome:
     first_content_s: float | None = None
     input_tokens: int = 0
     output_tokens: int = 0
+    cached_tokens: int = 0  # of the input: read from, or written to, the provider's prompt cache
 
     @property
     def ok(self) -> bool:

@@ -21,11 +21,12 @@ from typing import Any
 import pytest
 
 from ccm.control.state import State
-from ccm.model import Endpoint, FailoverSettings, KeySource, Provider, Secret, Snapshot
+from ccm.model import Endpoint, KeySource, Provider, Secret, Snapshot
 from ccm.observe.log import Log
 from ccm.observe.metrics import Metrics
 from ccm.observe.record import RequestRecord
 from ccm.observe.redact import Redactor
+from ccm.settings import FailoverSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from ccm.model import (
     Endpoint,
-    FailoverSettings,
     Failure,
     KeySource,
     ModelFacts,
@@ -21,12 +20,13 @@ from ccm.model import (
     Provider,
     ProviderError,
     Secret,
+    Snapshot,
     Target,
 )
 from ccm.model import FailureKind as K
 from ccm.routing.classify import Ask
 from ccm.routing.router import Route, Router
-from ccm.routing.settings import RoutingSettings, Steered
+from ccm.settings import FailoverSettings, RoutingSettings
 
 TIERS = {"opus": "big", "sonnet": "mid", "haiku": "small", "default": "mid"}
 OK = Outcome(first_content_s=0.5, input_tokens=10, output_tokens=20)
@@ -54,14 +54,14 @@ def provider(name: str, keys: int = 1, **more: Any) -> Provider:
     )
 
 
-def snapshot(*providers: Provider, **more: Any) -> Steered:
+def snapshot(*providers: Provider, **more: Any) -> Snapshot:
     """A configuration of these providers; `more` are its strategy, models and routing settings."""
     endpoints = []
     for one in providers:
         if one.enabled:
             for n, key in enumerate(key for key in one.keys if key.secret):
                 endpoints.append(Endpoint(one.name if n == 0 else f"{one.name}#{n + 1}", one, key))
-    return Steered(
+    return Snapshot(
         1, "", "127.0.0.1", 13456, "", (), tuple(endpoints), {p.name: p for p in providers},
         FailoverSettings(), more.pop("strategy", "priority"), more.pop("models", {}),
         routing=RoutingSettings(**more),

@@ -6,13 +6,13 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 from ccm import __version__
-from ccm.cli import render, views
+from ccm.cli import figures, render, views
 from ccm.cli.arguments import EXIT_CODES, FAILED, NOT_RUNNING, OK, USAGE, Parser, refuse_secrets
+from ccm.cli.command import Command, say_text
 from ccm.control.client import NotRunning, ask
 from ccm.control.state import socket_path
 from ccm.errors import ControlError
@@ -32,24 +32,6 @@ _EPILOG = f"""examples:
   curl --unix-socket ~/.claude-code-mux/ccm.sock http://ccm/status      the same without ccmctl
 
 {EXIT_CODES}"""
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """One command: what it asks, and how the answer looks to people. `arguments` adds to its parser."""
-
-    name: str
-    help: str
-    method: str
-    path: str
-    show: Callable[[Any, render.Screen], str]
-    arguments: Callable[[argparse.ArgumentParser], object] = lambda parser: None
-    args: Callable[[argparse.Namespace], Mapping[str, Any]] = lambda given: {}
-    timeout_s: float = 2.0
-
-
-def _text(answer: Any, on: render.Screen) -> str:
-    return str(answer["text"])
 
 
 def _name(parser: argparse.ArgumentParser) -> None:
@@ -102,23 +84,24 @@ COMMANDS = (
     Command("status", "everything at a glance", "GET", "/status", views.status),
     Command("providers", "the providers and their health", "GET", "/providers",
             lambda answer, on: views.providers(answer["providers"], on)),
-    Command("switch", "put a provider first, or let the strategy decide", "POST", "/switch", _text,
+    Command("switch", "put a provider first, or let the strategy decide", "POST", "/switch", say_text,
             _switch_arguments, _switch_args),
     Command("metrics", "figures since the start", "GET", "/metrics", views.metrics, _prometheus),
     Command("requests", "the last finished requests", "GET", "/requests",
             lambda answer, on: views.requests(answer["requests"], on), _limit, lambda given: {"limit": given.limit}),
-    Command("enable", "use a provider again (ends disable and drain)", "POST", "/enable", _text, _name, _one),
-    Command("disable", "use a provider no more", "POST", "/disable", _text, _name, _one),
-    Command("drain", "send a provider no new requests", "POST", "/drain", _text, _name, _one),
-    Command("reset", "forget failures and cool-downs, of one provider or all", "POST", "/reset", _text,
+    Command("enable", "use a provider again (ends disable and drain)", "POST", "/enable", say_text, _name, _one),
+    Command("disable", "use a provider no more", "POST", "/disable", say_text, _name, _one),
+    Command("drain", "send a provider no new requests", "POST", "/drain", say_text, _name, _one),
+    Command("reset", "forget failures and cool-downs, of one provider or all", "POST", "/reset", say_text,
             _all_or_one, _maybe_one),
-    Command("reload", "read the configuration again", "POST", "/reload", _text, timeout_s=SLOW_S),
-    Command("log-level", "set the log level until the next start", "POST", "/log-level", _text, _level,
+    Command("reload", "read the configuration again", "POST", "/reload", say_text, timeout_s=SLOW_S),
+    Command("log-level", "set the log level until the next start", "POST", "/log-level", say_text, _level,
             lambda given: {"level": given.level}),
     Command("health", "one word for a watchdog: ok, degraded or stopping", "GET", "/health",
             lambda answer, on: str(answer["status"])),
-    Command("stop", "stop ccm, after the running requests", "POST", "/stop", _text, _now,
+    Command("stop", "stop ccm, after the running requests", "POST", "/stop", say_text, _now,
             lambda given: {"drain": not given.now}),
+    *figures.COMMANDS,
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ccm.catalog.models import ModelBook
-from ccm.model import FailoverSettings, FailureKind, ProviderError, Snapshot
+from ccm.model import FailureKind, ProviderError, Snapshot
 from ccm.observe.record import RequestRecord
 from ccm.observe.redact import Redactor
 from ccm.proxy.engine import Engine
@@ -22,6 +22,7 @@ from ccm.proxy.pump import Pump
 from ccm.routing.router import Router
 from ccm.server import routes
 from ccm.server.listener import Listener
+from ccm.settings import FailoverSettings
 from ccm.upstream.auth import Authorizer
 from ccm.upstream.sessions import Sessions
 

@@ -15,12 +15,13 @@ from typing import Any
 from ccm.catalog.models import ModelBook
 from ccm.catalog.rows import bundled_rows
 from ccm.config import checks, schema, urls
+from ccm.config.figures import build_usage
 from ccm.config.options import resolve
 from ccm.config.providers import Built, Surroundings, build_provider
 from ccm.config.read import Reading
 from ccm.config.routes import build_routing
-from ccm.model import Endpoint, FailoverSettings, Provider, Snapshot
-from ccm.routing.settings import Steered
+from ccm.model import Endpoint, Provider, Snapshot
+from ccm.settings import FailoverSettings
 
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1", "[::1]")
 
@@ -71,6 +72,7 @@ def build(reading: Reading, origin: Origin, book: ModelBook) -> Snapshot:
             max_retries=reading.get("failover", "max_retries"),
             backoff_ms=reading.get("failover", "backoff_ms"),
             deadline_s=float(reading.get("failover", "deadline_s")),
+            midstream=str(reading.get("failover", "midstream")),
         ),
         "strategy": str(reading.get("load_balancing", "strategy")).replace("_", "-"),
         "models": MappingProxyType(models),
@@ -82,9 +84,13 @@ def build(reading: Reading, origin: Origin, book: ModelBook) -> Snapshot:
         "warnings": tuple(sorted(reading.warnings, key=lambda p: p.line or 0)),
         "demo": origin.demo,
         "routing": routing,
+        "usage": build_usage(reading, tuple(providers), origin.base, origin.home),
+        "workers": reading.get("proxy", "workers"),
+        "watch": bool(reading.get("proxy", "watch")),
+        "otlp_endpoint": str(reading.get("telemetry", "otlp_endpoint")),
     }
     reading.raise_all()
-    return Steered(**fields)
+    return Snapshot(**fields)
 
 
 def _check_names(reading: Reading) -> None:

@@ -93,6 +93,8 @@ def build_provider(reading: Reading, name: str, around: Surroundings) -> Built |
         quirks=endpoint.quirks | frozenset(reading.get(*at, "quirks")),
         abilities=endpoint.abilities,
         max_in_flight=reading.get(*at, "max_in_flight"),
+        cache_ttl_s=float(reading.get(*at, "cache_ttl_s")),
+        prefer_until=str(reading.get(*at, "prefer_until")),
         display=row.display,
         docs=row.docs,
         options=MappingProxyType({k: v for k, v in options.items() if v not in ("", None)}),

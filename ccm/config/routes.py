@@ -24,8 +24,8 @@ from ccm.config import checks
 from ccm.config.read import Reading
 from ccm.model import TIERS, Endpoint, Provider
 from ccm.routing.rules import split_model
-from ccm.routing.settings import CLASSES, ROUTE_ORDER, Destination, RoutingSettings, Rule, Use, When
 from ccm.routing.verdict import pattern
+from ccm.settings import CLASSES, ROUTE_ORDER, Destination, RoutingSettings, Rule, Use, When
 
 Path = tuple[str, ...]
 _RULE = ("name", "when", "use")
@@ -63,6 +63,7 @@ def build_routing(
         tuple(rules),
         sticky=bool(reading.get("load_balancing", "sticky")),
         hedge=bool(reading.get("load_balancing", "hedge")),
+        spare=reading.get("load_balancing", "spare"),
         tags=bool(reading.get("routes", "subagent_tags")),
         long_context_tokens=int(reading.get("routes", "long_context_tokens")),
     )

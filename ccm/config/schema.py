@@ -15,8 +15,8 @@ from typing import Any
 from ccm.catalog.rows import AUTH_SCHEMES
 from ccm.config import checks
 from ccm.config.checks import Check
-from ccm.model import DIALECTS, STRATEGIES, FailoverSettings, Timeouts
-from ccm.routing.settings import LONG_CONTEXT_TOKENS, ROUTE_ORDER
+from ccm.model import DIALECTS, STRATEGIES, Timeouts
+from ccm.settings import CLASSES, LONG_CONTEXT_TOKENS, ROUTE_ORDER, FailoverSettings
 
 Path = tuple[str, ...]
 
@@ -72,6 +72,7 @@ KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 
 _T, _F = Timeouts(), FailoverSettings()
 _P: Path = ("providers", "*")
+_B: Path = ("budgets", "*")
 _LIMIT_S = checks.between(0.1, 86_400, "seconds")
 
 # fmt: off
@@ -82,6 +83,8 @@ KEYS: tuple[Key, ...] = (
     Key(("proxy", "allowed_hosts"), "texts", (), "further names clients may call this proxy by (Host header)", checks.host_names),
     Key(("proxy", "max_in_flight"), "count", 256, "requests at the same time; more wait, then get 503", checks.between(1, 65_536)),
     Key(("proxy", "drain_timeout_s"), "number", 30.0, "how long a stop waits for running requests", checks.between(0, 3600, "seconds"), ("drain_timeout",)),
+    Key(("proxy", "workers"), "count", 1, "processes that share the work; needs a restart", checks.between(1, 64)),
+    Key(("proxy", "watch"), "flag", True, "read this file again when it changes"),
     Key(("proxy", "log_level"), "text", "info", "debug, info, warning or error", checks.one_of(*LOG_LEVELS)),
     Key((*_P, "enabled"), "flag", True, "false keeps the table but not the provider"),
     Key((*_P, "type"), "text", "", "which provider of the catalogue; the table's name where left out"),
@@ -104,6 +107,8 @@ KEYS: tuple[Key, ...] = (
     Key((*_P, "timeouts", "idle_s"), "number", _T.idle_s, "between two pieces of a stream", _LIMIT_S, ("idle",)),
     Key((*_P, "timeouts", "total_s"), "number", _T.total_s, "one attempt in all", _LIMIT_S, ("total",)),
     Key((*_P, "max_in_flight"), "count", 0, "requests at the same time to this provider; 0 = no limit", checks.between(0, 65_536)),
+    Key((*_P, "cache_ttl_s"), "number", 300.0, "how long an unused prompt cache stays warm there", checks.between(0, 86_400, "seconds")),
+    Key((*_P, "prefer_until"), "text", "", '"limit": asked first until its quota is used up, and again from its reset on', checks.one_of("limit")),
     Key((*_P, "allow_http"), "flag", False, "plain http to a private network"),
     Key((*_P, "ca_bundle"), "text", "", "file of further certificate authorities (PEM)", checks.filled),
     Key((*_P, "client_cert"), "text", "", "file with a client certificate and its key (PEM)", checks.filled),
@@ -119,14 +124,30 @@ KEYS: tuple[Key, ...] = (
     Key(("failover", "max_retries"), "count", _F.max_retries, "further attempts after the first", checks.between(0, 20)),
     Key(("failover", "backoff_ms"), "count", _F.backoff_ms, "base of the wait before the same provider is tried again; doubles", checks.between(0, 60_000, "milliseconds")),
     Key(("failover", "deadline_s"), "number", _F.deadline_s, "for everything before the first content", checks.between(1, 3600, "seconds"), ("deadline",)),
+    Key(("failover", "midstream"), "text", _F.midstream, "what becomes of a stream that breaks: error, or continue with a second request", checks.one_of("error", "continue")),
     Key(("load_balancing", "strategy"), "text", "priority", ", ".join(STRATEGIES), checks.strategy),
     Key(("load_balancing", "sticky"), "flag", True, "a conversation stays where its prompt cache is"),
     Key(("load_balancing", "hedge"), "flag", False, "ask a second provider when the first is unusually slow"),
+    Key(("load_balancing", "spare"), "count", 0, "percent of a quota below which an endpoint gets no background work", checks.between(0, 90, "percent")),
     *(Key(("routes", name), "route", None, f"where requests of class {name} go: provider/model, or a list") for name in ROUTE_ORDER),
     Key(("routes", "long_context_tokens"), "count", LONG_CONTEXT_TOKENS, "from how many input tokens on a request is of class long_context", checks.between(1, 100_000_000)),
     Key(("routes", "subagent_tags"), "flag", True, "obey <CCM-SUBAGENT-MODEL> tags"),
     Key(("rules",), "rules", (), "rules: when = {...}, use = {...}; see ccm.config.routes"),
     Key(("models", "*"), "model map", None, "model name or glob -> model, or provider -> model", checks.model),
+    Key(("usage", "enabled"), "flag", True, "keep tokens and costs of every request (never its text)"),
+    Key(("usage", "file"), "text", "", "the database, where not ~/.claude-code-mux/usage.db", checks.filled),
+    Key(("usage", "retention_days"), "count", 90, "how long single requests are kept; daily totals stay", checks.between(1, 3650, "days")),
+    Key((*_B, "limit_usd"), "number", None, "how much may be spent; needed", checks.between(0.000001, 1_000_000_000, "USD")),
+    Key((*_B, "per"), "text", "day", "day, week, month (local time) or session", checks.one_of("day", "week", "month", "session")),
+    Key((*_B, "provider"), "text", "", "only what this provider costs", checks.filled),
+    Key((*_B, "model"), "text", "", "only what this model (name or glob) costs", checks.filled),
+    Key((*_B, "class"), "text", "", "only requests of this class", checks.one_of(*CLASSES)),
+    Key((*_B, "project"), "text", "", "only requests of this project", checks.filled),
+    Key((*_B, "then"), "text", "stop", "at the limit: stop, downgrade or warn", checks.one_of("stop", "downgrade", "warn")),
+    Key((*_B, "downgrade_to"), "text", "", "provider/model, a provider or a model that requests go to instead", checks.filled),
+    Key(("guard", "repeats"), "count", 0, "warn when a tool call is repeated so often, stop at twice that; 0 = off", checks.between(0, 10_000)),
+    Key(("guard", "spend_factor"), "number", 0.0, "the same for spending over the conversation's median hour; 0 = off", checks.between(0, 10_000)),
+    Key(("telemetry", "otlp_endpoint"), "text", "", "OpenTelemetry collector (http://host:4318) for traces and metrics; needs the extra otel", checks.filled),
     Key(("logging", "level"), "text", "info", "as [proxy] log_level", checks.one_of(*LOG_LEVELS)),
     Key(("logging", "format"), "text", "", "text (default) or json", checks.one_of(*LOG_FORMATS)),
     Key(("logging", "file"), "text", "", "file instead of standard error", checks.filled),

@@ -8,27 +8,14 @@ own and is told as such, without its text (the log has the traceback).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ccm.control import actions, status
+from ccm.control import actions, arguments, figures, status
+from ccm.control.arguments import JSON, Route
 from ccm.control.core import Core
 from ccm.errors import ControlError
-
-JSON = "application/json"
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One line of the table. `call` takes the core and the arguments named in `params`, as received."""
-
-    method: str
-    path: str
-    call: Callable[[Core, Mapping[str, Any]], Any]
-    help: str
-    params: tuple[str, ...] = ()
-    content_type: str = JSON  # else `call` returns the text itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,42 +28,10 @@ class Reply:
     allow: str = ""
 
 
-def _text(args: Mapping[str, Any], name: str) -> str:
-    value = args.get(name)
-    if not isinstance(value, str) or not value:
-        raise ControlError(f"{name!r} is missing: a text is needed")
-    return value
-
-
-def _flag(args: Mapping[str, Any], name: str, default: bool) -> bool:
-    value = args.get(name, default)
-    if not isinstance(value, bool):
-        raise ControlError(f"{name!r} must be true or false")
-    return value
-
-
-def _seconds(args: Mapping[str, Any], name: str) -> float | None:
-    value = args.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise ControlError(f"{name!r} must be a duration such as 30m, or a number of seconds")
-    if not isinstance(value, str):
-        value = f"{value:.0f}s" if value == value and abs(value) < 1e9 else "out of range"
-    return actions.parse_duration(value)
-
-
-def _limit(args: Mapping[str, Any]) -> int:
-    value = args.get("limit", 20)
-    if isinstance(value, bool) or not str(value).isascii() or not str(value).isdigit():
-        raise ControlError(f"'limit' must be a number from 1 to {status.MAX_REQUESTS}")
-    return int(str(value)[:9])
-
-
 def _switch(core: Core, args: Mapping[str, Any]) -> dict[str, Any]:
-    if _flag(args, "auto", False):
+    if arguments.flag(args, "auto", False):
         return actions.auto(core)
-    return actions.switch(core, _text(args, "name"), _seconds(args, "for"))
+    return actions.switch(core, arguments.text(args, "name"), arguments.seconds(args, "for"))
 
 
 ROUTES = (
@@ -96,33 +51,34 @@ ROUTES = (
     Route(
         "GET",
         "/requests",
-        lambda core, args: {"requests": status.requests(core, _limit(args))},
+        lambda core, args: {"requests": status.requests(core, arguments.limit(args))},
         "the last finished requests, youngest first",
         ("limit",),
     ),
     Route("POST", "/switch", _switch, "put a provider first, or let the strategy decide", ("name", "for", "auto")),
     Route("POST", "/auto", lambda core, args: actions.auto(core), "let the strategy decide again"),
-    Route("POST", "/enable", lambda core, args: actions.enable(core, _text(args, "name")), "use a provider again", ("name",)),
-    Route("POST", "/disable", lambda core, args: actions.disable(core, _text(args, "name")), "use a provider no more", ("name",)),
-    Route("POST", "/drain", lambda core, args: actions.drain(core, _text(args, "name")), "send no new requests to it", ("name",)),
+    Route("POST", "/enable", lambda core, args: actions.enable(core, arguments.text(args, "name")), "use a provider again", ("name",)),
+    Route("POST", "/disable", lambda core, args: actions.disable(core, arguments.text(args, "name")), "use a provider no more", ("name",)),
+    Route("POST", "/drain", lambda core, args: actions.drain(core, arguments.text(args, "name")), "send no new requests to it", ("name",)),
     Route(
         "POST",
         "/reset",
-        lambda core, args: actions.reset(core, _text(args, "name") if "name" in args else None),
+        lambda core, args: actions.reset(core, arguments.text(args, "name") if "name" in args else None),
         "forget failures and cool-downs of one provider or all",
         ("name",),
     ),
     Route("POST", "/reload", lambda core, args: actions.reload(core), "read the configuration again"),
     Route(
-        "POST", "/log-level", lambda core, args: actions.set_log_level(core, _text(args, "level")), "set the log level", ("level",)
+        "POST", "/log-level", lambda core, args: actions.set_log_level(core, arguments.text(args, "level")), "set the log level", ("level",)
     ),
     Route(
         "POST",
         "/stop",
-        lambda core, args: actions.stop(core, _flag(args, "drain", True)),
+        lambda core, args: actions.stop(core, arguments.flag(args, "drain", True)),
         "stop, after the running requests or at once",
         ("drain",),
     ),
+    *figures.ROUTES,
 )  # fmt: skip
 _BY_PATH: dict[str, dict[str, Route]] = {}
 for _route in ROUTES:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from ccm.messages.tokens import Usage
+from ccm.model import Price
 
 
 @dataclass(slots=True)
@@ -17,6 +20,11 @@ class Attempt:
     result: str
     seconds: float
     error: str = ""
+    started_s: float = 0.0  # after the request's own beginning
+    usage: Usage | None = None  # of an attempt whose tokens nobody saw the end of: cancelled, broken, hedged
+    assumed_billed: bool = False  # the provider had begun to answer; whether it charges for that, nobody says
+    cost_usd: float | None = None  # None: unknown, or nothing was generated
+    price: Price | None = None  # list price of the target
 
 
 @dataclass(slots=True)
@@ -47,5 +55,16 @@ class RequestRecord:
     stop_reason: str | None = None
     losses: list[str] = field(default_factory=list)  # "feature=dropped"
     error: str = ""
+    project: str = ""
+    price: Price | None = None  # the answering target's list price
+    list_price: Price | None = (
+        None  # of the target the request would have gone to without ccm: the first by priority
+    )
+    cost_usd: float | None = (
+        None  # of all attempts; None = unknown, never 0 for it. Set when the request is settled
+    )
+    list_cost_usd: float | None = None  # the same tokens at `list_price`
+    warned: list[str] = field(default_factory=list)  # budgets that are nearly used up, for people
+    why: Callable[[], dict[str, Any]] | None = None  # tells how its target was chosen (`ccmctl explain`)
     bytes_in: int = 0
     bytes_out: int = 0

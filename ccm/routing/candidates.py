@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from ccm.errors import Refusal
 from ccm.model import Endpoint, ModelFacts, Provider, Snapshot
 from ccm.routing import rules
-from ccm.routing.settings import Destination
+from ccm.settings import Destination
 
 FindFacts = Callable[[str, str], ModelFacts]  # (model, catalogue type of the provider) -> facts
 

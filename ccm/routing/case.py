@@ -11,8 +11,8 @@ from ccm.model import Snapshot
 from ccm.routing.affinity import Key
 from ccm.routing.candidates import Candidate, FindFacts, Slate, slate_for
 from ccm.routing.classify import Ask
-from ccm.routing.settings import RoutingSettings, settings_of
 from ccm.routing.verdict import Verdict, judge
+from ccm.settings import RoutingSettings
 
 _SLATES_MOST = 512
 # Short questions beside a conversation: they follow it where it is warm, but do not say where that is.
@@ -73,7 +73,7 @@ class Slates:
 
 def open_case(ask: Ask, snapshot: Snapshot, find_facts: FindFacts, slates: Slates) -> Case:
     """Everything about a request that needs no live row. Raises Refusal where nothing could ever serve it."""
-    settings = settings_of(snapshot)
+    settings = snapshot.routing
     verdict = judge(ask, snapshot, settings)
     slate = slates.of(ask.model, verdict, snapshot, find_facts)
     candidates, excluded = _able(slate, ask)

@@ -17,7 +17,7 @@ from functools import lru_cache
 from ccm.model import Snapshot
 from ccm.routing import rules
 from ccm.routing.classify import Ask
-from ccm.routing.settings import Destination, RoutingSettings, Rule, When
+from ccm.settings import Destination, RoutingSettings, Rule, When
 
 _VALUE_CHARS = 1024  # of a header that a pattern is tried on
 

@@ -16,7 +16,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from ccm.model import (
     STRATEGIES,
     Endpoint,
-    FailoverSettings,
     Failure,
     FailureKind,
     KeySource,
@@ -36,6 +35,7 @@ from ccm.routing.failover import Try, plan
 from ccm.routing.failures import classify, final
 from ccm.routing.router import Route, Router
 from ccm.routing.strategies import TABLE, Rival, Turns
+from ccm.settings import FailoverSettings
 
 RIVALS = st.lists(
     st.builds(

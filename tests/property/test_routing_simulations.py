@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from ccm.model import FailoverSettings, Failure, Outcome, ProviderError
+from ccm.model import Failure, Outcome, ProviderError
 from ccm.model import FailureKind as K
 from ccm.routing.failover import Wait, plan
 from ccm.routing.router import Ticket
+from ccm.settings import FailoverSettings
 from tests.routing import World, provider
 
 GOOD = Outcome(first_content_s=0.5, input_tokens=5000, output_tokens=300)

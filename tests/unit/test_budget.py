@@ -6,10 +6,11 @@ import random
 
 import pytest
 
-from ccm.model import FailoverSettings, Failure, Outcome, ProviderError
+from ccm.model import Failure, Outcome, ProviderError
 from ccm.model import FailureKind as K
 from ccm.routing.budget import RetryBudget
 from ccm.routing.failover import Try, Wait, plan
+from ccm.settings import FailoverSettings
 from tests.routing import Clock, World, provider
 
 

@@ -10,7 +10,7 @@ from ccm.config import load
 from ccm.config.legacy import is_old, modern
 from ccm.errors import ConfigError
 from ccm.model import Snapshot
-from ccm.routing.settings import Use, settings_of
+from ccm.settings import Use
 
 OLD = """
 [[models]]
@@ -87,7 +87,7 @@ def test_providers_and_server(snapshot: Snapshot) -> None:
 
 
 def test_router_and_models_become_rules_in_the_old_order(snapshot: Snapshot) -> None:
-    rules = settings_of(snapshot).rules
+    rules = snapshot.routing.rules
     assert [rule.name for rule in rules] == [
         "websearch", "background_regex", "background", "think", "glm-4.6", "thinker", "default",
     ]  # fmt: skip
@@ -123,7 +123,7 @@ def test_the_new_form_means_the_same_and_is_not_old_any_more(snapshot: Snapshot,
     path.write_text(text)
     path.chmod(0o600)
     again = load.load(path, ENV)
-    assert settings_of(again) == settings_of(snapshot)
+    assert again.routing == snapshot.routing
     assert again.endpoints == snapshot.endpoints
 
 

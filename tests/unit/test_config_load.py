@@ -12,7 +12,8 @@ import pytest
 from ccm.config import load
 from ccm.config.secrets import variables_used
 from ccm.errors import ConfigError
-from ccm.model import FailoverSettings, Secret, Snapshot, Timeouts
+from ccm.model import Secret, Snapshot, Timeouts
+from ccm.settings import FailoverSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD = ROOT / "tests" / "data" / "config" / "good"

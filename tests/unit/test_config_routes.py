@@ -9,7 +9,7 @@ from ccm.config.read import Reading
 from ccm.config.routes import build_routing
 from ccm.errors import ConfigError
 from ccm.model import Endpoint, Provider
-from ccm.routing.settings import LONG_CONTEXT_TOKENS, ROUTE_ORDER, RoutingSettings
+from ccm.settings import LONG_CONTEXT_TOKENS, ROUTE_ORDER, RoutingSettings
 
 HEAD = '[providers.openai]\napi_key_env = "K"\n[providers.groq]\napi_key_env = "K"\n[providers.xai]\napi_key_env = "GONE"\n'
 PROVIDERS = {name: Provider(name, name, "openai_chat", "https://x") for name in ("openai", "groq", "xai")}

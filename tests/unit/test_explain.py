@@ -9,7 +9,7 @@ import pytest
 
 from ccm.model import STRATEGIES
 from ccm.model import FailureKind as K
-from ccm.routing.settings import Rule, Use, When
+from ccm.settings import Rule, Use, When
 from tests.routing import OK, World, provider
 
 MAIN: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}], "thinking": {"type": "adaptive"}}

@@ -10,7 +10,6 @@ import pytest
 
 from ccm.model import (
     Endpoint,
-    FailoverSettings,
     Failure,
     FailureKind,
     ModelFacts,
@@ -23,6 +22,7 @@ from ccm.model import FailureKind as K
 from ccm.routing.budget import RetryBudget
 from ccm.routing.failover import Try, Wait, plan
 from ccm.routing.router import Route
+from ccm.settings import FailoverSettings
 
 
 class Clock:

@@ -14,7 +14,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 MAX_LINES = 420
 # Longest prefix wins. A module imports from its own layer or from below; "ccm" alone is the version.
 LAYERS = {
-    "ccm": 0, "ccm.errors": 0, "ccm.model": 0, "ccm.messages": 0, "ccm.wire": 0,
+    "ccm": 0, "ccm.errors": 0, "ccm.model": 0, "ccm.settings": 0, "ccm.messages": 0, "ccm.wire": 0,
     "ccm.catalog": 1, "ccm.dialects": 1, "ccm.routing": 1,
     "ccm.config.schema": 1, "ccm.config.checks": 1, "ccm.config.locate": 1, "ccm.config.read": 1, "ccm.config.urls": 1,
     "ccm.config": 2, "ccm.upstream": 2, "ccm.usage": 2, "ccm.observe": 2,

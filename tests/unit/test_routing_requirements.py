@@ -8,7 +8,6 @@ import pytest
 
 from ccm.model import (
     Endpoint,
-    FailoverSettings,
     Failure,
     FailureKind,
     ModelFacts,
@@ -21,6 +20,7 @@ from ccm.routing.budget import RetryBudget
 from ccm.routing.failover import Try, Wait, plan
 from ccm.routing.failures import classify, final
 from ccm.routing.router import Route
+from ccm.settings import FailoverSettings
 from tests.routing import Clock, World, provider
 
 A, B = provider("a", priority=1), provider("b", priority=2)

@@ -1,4 +1,4 @@
-"""What the user wants of routing beyond providers and their order: rules, stickiness, hedging. Data only.
+"""What the user wants, beside providers and their keys: failover, routing, money. Frozen data, the defaults in it.
 
 A rule has two halves that are decided apart: where a request goes (`to`), and how a target is chosen there (`strategy`,
 `sticky`). For each half the first rule decides that matches and says something about it. So a rule with only a
@@ -9,8 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
-from ccm.model import EMPTY, Snapshot
+_NONE: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class FailoverSettings:
+    """`max_retries` counts further attempts after the first; `backoff_ms` is the base of the jittered wait before the
+    same target is tried again (DESIGN 6). `deadline_s` bounds everything before the first content byte.
+    `midstream` says what becomes of a stream that breaks after it: "error", or "continue" (RELIABILITY 3.7)."""
+
+    enabled: bool = True
+    max_retries: int = 2
+    backoff_ms: int = 250
+    deadline_s: float = 240.0
+    midstream: str = "error"
+
 
 # What a request can be; `routing.classify` says how each is recognised. A request may be several of them at once (a
 # subagent that thinks about an image).
@@ -40,7 +55,7 @@ class When:
     classes: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     tiers: tuple[str, ...] = ()
-    headers: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    headers: Mapping[str, str] = field(default_factory=lambda: _NONE)
     path_prefixes: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
     min_input_tokens: int = 0
@@ -74,6 +89,7 @@ class RoutingSettings:
     rules: tuple[Rule, ...] = ()
     sticky: bool = True
     hedge: bool = False
+    spare: int = 0  # percent of a quota below which an endpoint gets no background work
     tags: bool = True
     long_context_tokens: int = LONG_CONTEXT_TOKENS
 
@@ -84,15 +100,41 @@ class RoutingSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Steered(Snapshot):
-    """A Snapshot that carries routing settings."""
+class Budget:
+    """A limit of money. It counts requests of one `per` (day | week | month, in local time; session: one conversation),
+    and of these only those of the given provider, model, class or project ("" = any).
 
-    routing: RoutingSettings = RoutingSettings()
+    `then` says what happens at the limit: "stop" refuses, "downgrade" sends requests to `downgrade_to` (provider/model,
+    a provider or a model), "warn" only tells.
+    """
+
+    name: str
+    limit_usd: float
+    per: str = "day"
+    provider: str = ""
+    model: str = ""  # name or glob
+    request_class: str = ""
+    project: str = ""
+    then: str = "stop"
+    downgrade_to: str = ""
 
 
-_PLAIN = RoutingSettings()
+@dataclass(frozen=True, slots=True)
+class GuardSettings:
+    """The runaway guard. `repeats`: the same tool call with the same arguments so often in a row (0 = off);
+    `spend_factor`: a conversation's spending in an hour over its median hour (0 = off). At the limit it warns, at
+    twice the limit the conversation stops until `ccmctl session resume`."""
+
+    repeats: int = 0
+    spend_factor: float = 0.0
 
 
-def settings_of(snapshot: Snapshot) -> RoutingSettings:
-    """The settings of a configuration; the defaults where it has none."""
-    return snapshot.routing if isinstance(snapshot, Steered) else _PLAIN
+@dataclass(frozen=True, slots=True)
+class UsageSettings:
+    """The usage store. `path` "" = usage.db in ccm's own directory."""
+
+    enabled: bool = True
+    path: str = ""
+    retention_days: int = 90
+    budgets: tuple[Budget, ...] = ()
+    guard: GuardSettings = GuardSettings()

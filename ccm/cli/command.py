@@ -1,0 +1,29 @@
+"""A line of ccmctl's table of commands."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ccm.cli import render
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command: what it asks, and how the answer looks to people. `arguments` adds to its parser."""
+
+    name: str
+    help: str
+    method: str
+    path: str
+    show: Callable[[Any, render.Screen], str]
+    arguments: Callable[[argparse.ArgumentParser], object] = lambda parser: None
+    args: Callable[[argparse.Namespace], Mapping[str, Any]] = lambda given: {}
+    timeout_s: float = 2.0
+
+
+def say_text(answer: Any, on: render.Screen) -> str:
+    """What an action answers: its one sentence."""
+    return str(answer["text"])

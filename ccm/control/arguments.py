@@ -1,0 +1,61 @@
+"""A line of the control table, and what its functions read from the arguments they are given. Bad ones raise ControlError."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ccm.control import actions, status
+from ccm.control.core import Core
+from ccm.errors import ControlError
+
+JSON = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One line of the table. `call` takes the core and the arguments named in `params`, as received."""
+
+    method: str
+    path: str
+    call: Callable[[Core, Mapping[str, Any]], Any]
+    help: str
+    params: tuple[str, ...] = ()
+    content_type: str = JSON  # else `call` returns the text itself
+
+
+def text(args: Mapping[str, Any], name: str) -> str:
+    """A text that must be there."""
+    value = args.get(name)
+    if not isinstance(value, str) or not value:
+        raise ControlError(f"{name!r} is missing: a text is needed")
+    return value
+
+
+def flag(args: Mapping[str, Any], name: str, default: bool) -> bool:
+    """true or false, or the default."""
+    value = args.get(name, default)
+    if not isinstance(value, bool):
+        raise ControlError(f"{name!r} must be true or false")
+    return value
+
+
+def seconds(args: Mapping[str, Any], name: str) -> float | None:
+    """A duration ("30m") or a number of seconds; None where it is left out."""
+    value = args.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ControlError(f"{name!r} must be a duration such as 30m, or a number of seconds")
+    if not isinstance(value, str):
+        value = f"{value:.0f}s" if value == value and abs(value) < 1e9 else "out of range"
+    return actions.parse_duration(value)
+
+
+def limit(args: Mapping[str, Any]) -> int:
+    """How many rows: 20 where it is left out."""
+    value = args.get("limit", 20)
+    if isinstance(value, bool) or not str(value).isascii() or not str(value).isdigit():
+        raise ControlError(f"'limit' must be a number from 1 to {status.MAX_REQUESTS}")
+    return int(str(value)[:9])
