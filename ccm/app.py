@@ -5,26 +5,36 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
-import signal
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
 from typing import Any
 
 import ccm
 from ccm.catalog.models import ModelBook
 from ccm.config import load, secrets
-from ccm.control import actions, unix
+from ccm.control import actions, gauges, unix
 from ccm.control.state import State, home_directory, socket_path
-from ccm.errors import ConfigError, ControlError, UpstreamError
-from ccm.model import FailureKind, ProviderError, Secret, Snapshot
-from ccm.observe.log import Log, open_log
+from ccm.errors import ConfigError, ControlError
+from ccm.model import FailureKind, ModelFacts, ProviderError, Snapshot
+from ccm.observe.bodies import Bodies
+from ccm.observe.log import LEVELS, Log, open_log
 from ccm.observe.metrics import Metrics
 from ccm.observe.record import RequestRecord
 from ccm.observe.redact import Redactor
+from ccm.observe.telemetry import open_telemetry
+from ccm.process import ending, heir, keys, limits, notify, signals
+from ccm.process.belongings import Belongings
+from ccm.process.books import open_store
+from ccm.process.channel import Broken
+from ccm.process.heir import Inheritance, Predecessors
+from ccm.process.reloading import Reloading
+from ccm.process.sources import Sources
+from ccm.process.succession import Succession
+from ccm.process.successor import Successor, this_program
+from ccm.process.watch import Watch
+from ccm.proxy import telling
 from ccm.proxy.engine import Engine
 from ccm.proxy.pump import Pump
 from ccm.routing.router import Router
@@ -34,6 +44,7 @@ from ccm.upstream.auth import Authorizer
 from ccm.upstream.demo import PROVIDERS as DEMO_PROVIDERS
 from ccm.upstream.demo import DemoUpstream
 from ccm.upstream.sessions import Sessions
+from ccm.usage.meter import Meter
 
 EXIT_OK, EXIT_FAILED, EXIT_CONFIG, EXIT_PORT_IN_USE = 0, 1, 2, 98
 RECENT = 1000
@@ -45,32 +56,54 @@ class App:
     version = ccm.__version__
 
     def __init__(
-        self, sources: Sources, snapshot: Snapshot, book: ModelBook, log: Log, redactor: Redactor
+        self,
+        sources: Sources,
+        snapshot: Snapshot,
+        book: ModelBook,
+        log: Log,
+        redactor: Redactor,
+        inherited: Inheritance | None = None,
     ) -> None:
         self._sources = sources
         self.started_at = time.monotonic()
         self.log = log
         self.redactor = redactor
-        self.metrics = Metrics()
+        self.metrics = Metrics(redactor.clean)
+        self.bodies = Bodies(redactor.clean, log)
+        self._telemetry = open_telemetry(
+            snapshot.otlp_endpoint, self.version, redactor.clean, self._type_of, log
+        )
         self.recent: deque[RequestRecord] = deque(maxlen=RECENT)
-        self.state = State.load(home_directory() / "state.json")
+        self.state = State(None)  # read at the start: until then a predecessor may write it
         self.router = Router()
-        self._register_keys(snapshot)
+        keys.register(redactor, snapshot)
         self.router.install(snapshot)
         auth = Authorizer(sources.env, snapshot.auth_token, redactor.register)
-        self.engine = Engine(snapshot, self.router, Sessions(), auth, book, self._observe, self._fault)
-        self.engine.clean = redactor.clean
+        self.meter = Meter(snapshot.usage, open_store(snapshot, log), on_warning=self._warn_budget)
+        self.engine = Engine(
+            snapshot, self.router, Sessions(), auth, book, self.meter, self._observe, self._fault
+        )
+        self.engine.clean, self.engine.bodies = redactor.clean, self.bodies
+        self.engine.exposition = lambda: gauges.exposition(self)
         self.listener = Listener(
             snapshot.host,
             snapshot.port,
             lambda request, down: routes.handle(self.engine, request, down),
             lambda head, local: routes.admit(self.engine, head, local),
+            sock=inherited.listener(snapshot.host, snapshot.port) if inherited is not None else None,
         )
         self.engine.pump = self._pump = Pump(self.listener.sweep, lambda fault: self._fault(fault, "stream"))
         self._accept = threading.Thread(target=self.listener.serve_forever, name="ccm-accept", daemon=True)
         self._control: unix.Server | None = None
-        self._reload_lock = threading.Lock()
+        self._reloading = Reloading(sources, self.engine, log, lambda new: keys.register(redactor, new))
+        self.engine.degraded = lambda: bool(self._reloading.problem)
+        self._watch = Watch(lambda: sources.seen, sources.valid, self.try_reload, lambda: self.snapshot.watch)
+        self._inherited = inherited
+        self._predecessors = Predecessors(self.listener.adopt)
+        self._succession: Succession | None = None
+        self._successor: Successor | None = None
         self._stop = threading.Event()
+        self._asked = threading.Event()
         self._drain = True
 
     # ---- what control sees
@@ -100,198 +133,275 @@ class App:
     def stopping(self) -> bool:
         return self._stop.is_set()
 
+    @property
+    def config_problem(self) -> str:
+        return self._reloading.problem
+
     def reload(self) -> dict[str, Any]:
         """Reads the configuration again, whole, and swaps it in; running requests keep theirs. Raises ConfigError."""
-        with self._reload_lock:
-            snapshot = self._sources.read(self.snapshot.generation + 1)
-            self._register_keys(snapshot)
-            self.router.install(snapshot)
-            self.engine.snapshot = snapshot
-            self.engine.auth.own_token = snapshot.auth_token
-            self.engine.sessions.keep(snapshot.providers.values())
-            self.engine.repairs.clear()  # a provider may be another one now, under the same name
-            self.log.info("configuration reloaded", generation=snapshot.generation, path=snapshot.path)
-            return {"generation": snapshot.generation, "warnings": [str(w) for w in snapshot.warnings]}
+        return self._reloading.reload()
+
+    def preview(self) -> dict[str, Any]:
+        """What a reload would change, in words; nothing is changed. Raises ConfigError."""
+        return self._reloading.preview()
+
+    def try_reload(self) -> None:
+        """Reloads, and tells the log where that cannot be (the old configuration stays)."""
+        try:
+            actions.reload(self)
+        except ControlError as error:
+            self.log.error("configuration not reloaded", problem=str(error))
+
+    def try_hand_over(self) -> None:
+        """SIGUSR2: the same as `hand_over`, with the log for an answer."""
+        try:
+            self.hand_over()
+        except ControlError as error:
+            self.log.error("no handover", problem=str(error))
+
+    def hand_over(self) -> dict[str, Any]:
+        """Begins to start a successor from the program on disk; `handover` tells how it goes. Raises ControlError."""
+        if self._succession is None or self.stopping:
+            raise ControlError("no handover: this ccm is stopping", 409)
+        return self._succession.begin()
+
+    @property
+    def handover(self) -> dict[str, Any]:
+        """The last handover: state (none, running, done, failed), text, pid."""
+        return self._succession.state if self._succession is not None else {"state": "none", "text": ""}
+
+    def find_facts(self, model: str, type: str) -> ModelFacts:
+        """What the model book knows of a model at a provider of this type."""
+        return self.engine.book.find(model, type)
+
+    def explain(self, id: str) -> dict[str, Any]:
+        """How a finished request was decided, and what became of it (`proxy.telling`). Raises ControlError."""
+        return telling.told(list(self.recent), id)
+
+    def explain_request(self, body: dict[str, Any], headers: dict[str, str]) -> dict[str, Any]:
+        """Where this request would go now. Raises Refusal as a real one would."""
+        return telling.dry_run(self.engine, body, headers)
+
+    def drill(
+        self,
+        provider: str,
+        fault: str,
+        requests: int | None,
+        seconds: float | None,
+        after: int | None,
+        delay_s: float | None,
+    ) -> dict[str, Any]:
+        """Begins a drill (`proxy.drill`). Raises ControlError."""
+        return self.engine.drills.start(provider, fault, requests, seconds, after, delay_s)
+
+    def end_drills(self, provider: str | None) -> list[dict[str, Any]]:
+        """Ends the drill of a provider, or all."""
+        return self.engine.drills.stop(provider)
+
+    def drills(self) -> list[dict[str, Any]]:
+        """Drills that are on, and the last ones that are over."""
+        return self.engine.drills.rows()
 
     def request_stop(self, drain: bool) -> None:
-        """Begins to stop; `wait` does the rest."""
+        """Begins to stop; `wait` does the rest. Where a successor serves already, it ends the patience of the drain."""
         self._drain = drain
+        self._asked.set()
         self._stop.set()
 
     # ---- life
 
     def start(self, control_path: str) -> None:
-        """Opens both doors. Raises ControlError when another ccm holds the control socket."""
+        """Opens both doors. Raises ControlError when another ccm holds the control socket, and Broken when the ccm
+        before us goes on after all."""
+        inherited = self._inherited
+        memory, lines = inherited.ready(self.version) if inherited is not None else ({}, [])
+        self.router.take(memory.get("router") or {})
+        if memory.get("log_level") in LEVELS:
+            self.log_level = memory["log_level"]
+        self.state = State.load(home_directory() / "state.json")
         actions.restore(self)
         self._control = unix.serve(self, control_path)
-        self._control.start()
+        self._succession = self._make_succession(self._control)
+        self._control.start(inherited.control() if inherited is not None else None)
+        if self.meter.store is not None:
+            self.meter.store.start()
+            self.meter.load()
         self._pump.start()
         self.listener.workers.start()
         self._accept.start()
-        threading.Thread(target=self._try_key_commands, name="ccm-keys", daemon=True).start()
+        if inherited is not None:
+            inherited.serving()
+            self._predecessors.add(inherited.channel.sock, *lines)
+        self._watch.start()
+        threading.Thread(
+            target=keys.try_commands,
+            args=(self.engine.auth, self.snapshot, self.log),
+            name="ccm-keys",
+            daemon=True,
+        ).start()
         self.log.info(
-            "listening", address=self.address, generation=self.snapshot.generation, version=self.version
+            "listening",
+            address=self.address,
+            generation=self.snapshot.generation,
+            version=self.version,
+            pid=os.getpid(),
+        )
+        notify.tell(
+            self._sources.env, "READY=1", f"MAINPID={os.getpid()}", f"STATUS=listening on {self.address}"
         )
 
+    def _make_succession(self, control: unix.Server) -> Succession:
+        configured = (self.snapshot.host, self.snapshot.port)
+        mine = Belongings(
+            self.version,
+            configured,
+            self.listener,
+            control,
+            self.router,
+            self._predecessors,
+            self.log,
+            self._stop.is_set,
+        )
+        found = Succession(self.version, this_program(self._sources.env), mine, self.log, self._succeeded)
+        if self._inherited is not None:
+            hello = self._inherited.hello
+            found.inherited(str(hello.get("version")), int(hello.get("pid") or 0))
+        return found
+
+    def _succeeded(self, successor: Successor) -> None:
+        """Another process serves now: this one lets go of both doors, finishes what it has, and ends."""
+        if (
+            self._stop.is_set()
+        ):  # somebody asked for the end in the last moment: that holds for the successor, too
+            successor.process.terminate()
+            return
+        self._successor = successor
+        if self._control is not None:
+            self._control.leave()
+        self._stop.set()
+
     def wait(self) -> None:
-        """Until somebody asks to stop; then drains and stops."""
+        """Until somebody asks to stop, or a successor serves; then drains and stops."""
         while not self._stop.wait(3600.0):
             pass
         self.stop()
 
     def stop(self) -> None:
         """No new requests; running ones finish within the drain time, the rest end honestly."""
-        self.log.info("stopping", in_flight=self.in_flight)
+        successor = self._successor
+        self.log.info("stopping", in_flight=self.in_flight, handed_over=successor is not None)
+        self._watch.stop()
+        if successor is not None:
+            ending.drain_behind(
+                self.listener, lambda: self.in_flight, successor, self._asked.is_set, self._drain_s
+            )
+        else:
+            if self._succession is not None:
+                self._succession.cancel()
+            notify.tell(self._sources.env, "STOPPING=1")
+            self._predecessors.stop()
+            self.engine.stopping.set()
+            ending.drain_alone(self.listener, lambda: self.in_flight, self._drain_s())
         self.engine.stopping.set()
-        self.listener.shutdown()
-        self.listener.drain()
-        deadline = time.monotonic() + (self.snapshot.drain_timeout_s if self._drain else 0.0)
-        pause = threading.Event()
-        while self.in_flight and self._drain and time.monotonic() < deadline:
-            pause.wait(0.02)
         self._pump.end_all(ProviderError(0, "api_error", "ccm is stopping", kind=FailureKind.BROKEN))
         self.listener.stop()
         self._pump.stop()
         if self._control is not None:
             self._control.stop()
+        if successor is not None:
+            self._predecessors.stop()
+            successor.channel.close()
         self.engine.sessions.close()
+        if self._telemetry is not None:
+            self._telemetry.stop()
+        if self.meter.store is not None:
+            self.meter.store.stop()
+        self.bodies.stop("ccm stops")
         self.log.info("stopped")
         self.log.close()
 
+    def _drain_s(self) -> float:
+        return self.snapshot.drain_timeout_s if self._drain else 0.0
+
     # ---- observers
 
+    def _warn_budget(self, text: str) -> None:
+        self.log.warning("budget", problem=text)
+
     def _observe(self, record: RequestRecord) -> None:
+        self.meter.settle(record)
         self.metrics.observe(record)
         self.recent.append(record)
         self.log.request(record)
+        if self._telemetry is not None:
+            self._telemetry.observe(record)
 
-    def _try_key_commands(self) -> None:
-        """Key commands that fail are told at start, not at the third request; the first request finds its key ready."""
-        for endpoint in self.snapshot.endpoints:
-            if endpoint.key is not None and endpoint.key.kind == "command":
-                try:
-                    self.engine.auth.headers(endpoint, endpoint.provider.base_url, {}, b"")
-                except UpstreamError as error:
-                    self.log.warning("key command", endpoint=endpoint.id, problem=error.error.message)
+    def _type_of(self, provider: str) -> str:
+        found = self.snapshot.providers.get(provider)
+        return found.type if found is not None else ""
 
     def _fault(self, fault: BaseException, where: str) -> None:
         self.log.fault("internal error", fault, where=where)
 
-    def _register_keys(self, snapshot: Snapshot) -> None:
-        for provider in snapshot.providers.values():
-            for key in provider.keys:
-                if key.secret is not None:
-                    self.redactor.register(key.secret)
-            proxy_auth = provider.options.get("proxy_auth")
-            if isinstance(proxy_auth, Secret):
-                self.redactor.register(proxy_auth)
-                self.redactor.register(proxy_auth.reveal().partition(":")[2])
 
-
-class Sources:
-    """Where the configuration comes from, and how it is read again."""
-
-    def __init__(
-        self, config: str | None, listen: str | None, demo_urls: list[tuple[str, str]] | None
-    ) -> None:
-        self.config = config
-        self.listen = listen
-        self.demo_urls = demo_urls
-        self.env: Mapping[str, str] = dict(os.environ)
-
-    def read(self, generation: int) -> Snapshot:
-        """The snapshot. Raises ConfigError with all problems."""
-        return load.read(
-            self.config, self.env, generation=generation, listen=self.listen, demo_urls=self.demo_urls
-        )
-
-
-def run(config: str | None, listen: str | None, demo: bool, log_level: str | None, socket: str | None) -> int:
-    """`ccm start`: runs until a signal or `ccmctl stop`; returns the exit status."""
+def run(
+    config: str | None,
+    listen: str | None,
+    demo: bool,
+    log_level: str | None,
+    control: str | None,
+    bodies: str = "",
+) -> int:
+    """`ccm start`: runs until a signal or `ccmctl stop`, or a successor has taken over; returns the exit status.
+    `bodies`: a file that prompts and answers are written to for a while ("" = none)."""
+    inherited = heir.find(os.environ)
     demo_upstream = DemoUpstream() if demo else None
     demo_urls = None
     if demo_upstream is not None:
         base = demo_upstream.start()
         demo_urls = [(p.name, base + p.path) for p in DEMO_PROVIDERS]
     try:
-        return _run(Sources(config, listen, demo_urls), log_level, socket)
+        return _run(Sources(config, listen, demo_urls, os.environ), inherited, log_level, control, bodies)
     finally:
         if demo_upstream is not None:
             demo_upstream.stop()
 
 
-def _run(sources: Sources, log_level: str | None, control: str | None) -> int:
+def _run(
+    sources: Sources, inherited: Inheritance | None, log_level: str | None, control: str | None, bodies: str
+) -> int:
+    def refuse(code: int, *lines: str) -> int:
+        for line in lines:
+            sys.stderr.write(line + "\n")
+        if inherited is not None:
+            inherited.refuse("; ".join(lines))
+        return code
+
     try:
         snapshot = sources.read(1)
     except ConfigError as error:
-        for problem in error.problems:
-            _say(str(problem))
-        return EXIT_CONFIG
-    _harden()
+        return refuse(EXIT_CONFIG, *map(str, error.problems))
+    limits.harden()
     redactor = Redactor()
     log = open_log(redactor, log_level or snapshot.log_level, snapshot.log_format, snapshot.log_file)
     for warning in snapshot.warnings:
         log.warning("configuration", problem=str(warning))
     try:
-        app = App(sources, snapshot, load.book(snapshot), log, redactor)
+        app = App(sources, snapshot, load.book(snapshot), log, redactor, inherited)
     except OSError as error:
-        _say(_no_listen(snapshot, error))
-        return EXIT_PORT_IN_USE if error.errno == errno.EADDRINUSE else EXIT_FAILED
+        code = EXIT_PORT_IN_USE if error.errno == errno.EADDRINUSE else EXIT_FAILED
+        return refuse(code, limits.cannot_listen(snapshot.host, snapshot.port, error))
+    if bodies and inherited is None:  # a successor does not begin the time anew
+        try:
+            app.bodies.start(os.path.abspath(bodies))
+        except (OSError, ValueError) as error:
+            return refuse(EXIT_FAILED, f"ccm: --debug-bodies: {error}")
     for name in secrets.variables_used(snapshot):
         os.environ.pop(name, None)  # children and core files get no keys (RELIABILITY S35)
-    _handle_signals(app)
+    signals.install(lambda: app.request_stop(drain=True), app.try_reload, app.try_hand_over)
     try:
         app.start(socket_path(control))
-    except ControlError as error:
-        _say(f"ccm: {error}")
-        return EXIT_FAILED
+    except (ControlError, Broken) as error:
+        return refuse(EXIT_FAILED, f"ccm: {error}")
     app.wait()
     return EXIT_OK
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")
-
-
-def _no_listen(snapshot: Snapshot, error: OSError) -> str:
-    address = f"{snapshot.host}:{snapshot.port}"
-    if error.errno == errno.EADDRINUSE:
-        return f"ccm: {address} is in use. Another ccm? `ccmctl status` tells; or choose another with --listen HOST:PORT."
-    return f"ccm: cannot listen on {address}: {error.strerror}. Check [proxy] listen."
-
-
-def _harden() -> None:
-    """No core dumps with keys in them; as many descriptors as we may have."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(
-            resource.RLIMIT_NOFILE, (hard if hard != resource.RLIM_INFINITY else max(soft, 65536), hard)
-        )
-    except (ValueError, OSError):
-        pass  # what we have must do: the connection cap follows it
-
-
-def _handle_signals(app: App) -> None:
-    asked: list[int] = []
-
-    def stop(number: int, _frame: object) -> None:
-        if asked:
-            os._exit(128 + number)  # a second signal means now
-        asked.append(number)
-        app.request_stop(drain=True)
-
-    def reload(_number: int, _frame: object) -> None:
-        threading.Thread(target=_reload, args=(app,), name="ccm-reload", daemon=True).start()
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGHUP, reload)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-
-
-def _reload(app: App) -> None:
-    try:
-        actions.reload(app)
-    except ControlError as error:  # the old configuration stays
-        app.log.error("configuration not reloaded", problem=str(error))

@@ -102,6 +102,7 @@ class Price:
     cache_read: float | None = None
     cache_write_5m: float | None = None
     cache_write_1h: float | None = None
+    web_search: float | None = None  # USD per thousand searches that the provider makes
     # (above this many input tokens, input price, output price), ascending
     above: tuple[tuple[int, float | None, float | None], ...] = ()
 
@@ -148,7 +149,9 @@ class Provider:
     quirks: frozenset[str] = frozenset()
     abilities: frozenset[str] = frozenset()
     max_in_flight: int = 0  # 0 = no limit of its own
-    cache_ttl_s: float = 300.0  # how long an unused prompt cache stays warm there
+    cache_ttl_s: float = (
+        0.0  # how long an unused prompt cache stays warm there; 0 = as long as the request asks
+    )
     prefer_until: str = ""  # "limit": asked first until its quota is used up, and again from its reset on
     display: str = ""
     docs: str = ""

@@ -8,6 +8,7 @@ venv="$root/.venv"
 python="$venv/bin/python"
 
 find_python() {
+    # shellcheck disable=SC2015
     for candidate in "${PYTHON:-}" python3 python3.13 python3.12 python3.11 python3.10; do
         [ -n "$candidate" ] && command -v "$candidate" >/dev/null 2>&1 || continue
         "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && {

@@ -21,12 +21,16 @@ from typing import Any
 import pytest
 
 from ccm.control.state import State
-from ccm.model import Endpoint, KeySource, Provider, Secret, Snapshot
+from ccm.model import Endpoint, KeySource, ModelFacts, Price, Provider, Secret, Snapshot
+from ccm.observe.bodies import Bodies
 from ccm.observe.log import Log
 from ccm.observe.metrics import Metrics
 from ccm.observe.record import RequestRecord
 from ccm.observe.redact import Redactor
+from ccm.proxy import telling
+from ccm.proxy.drill import Drills
 from ccm.settings import FailoverSettings
+from ccm.usage.meter import Meter
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -187,12 +191,16 @@ class FakeRouter:
         self.primary: str | None = None
         self.until: float | None = None
         self.calls: list[tuple[Any, ...]] = []
+        self.classes: dict[str, tuple[str | None, float | None]] = {}
 
     def board(self) -> list[dict[str, Any]]:
         return [dict(row) for row in self.rows]
 
-    def set_primary(self, name: str | None, until: float | None = None) -> None:
-        self.primary, self.until = name, until
+    def set_primary(self, name: str | None, until: float | None = None, request_class: str = "") -> None:
+        if request_class:
+            self.classes[request_class] = (name, until)
+        else:
+            self.primary, self.until = name, until
 
     def set_enabled(self, name: str, enabled: bool) -> None:
         self.calls.append(("enabled", name, enabled))
@@ -260,11 +268,18 @@ class FakeCore:
         self.redactor.register("sk-canary-0123456789abcdef")
         self.sink = MemorySink()
         self.log = Log(self.sink, self.redactor)
+        self.bodies = Bodies(self.redactor.clean, self.log)
+        self.meter = Meter(self.snapshot.usage, None)
         self.address = "127.0.0.1:13456"
         self.in_flight = 1
         self.stopping = False
         self.stops: list[bool] = []
+        self.asked: list[tuple[dict[str, Any], dict[str, str]]] = []
+        self.fake_drills = Drills()
         self.reloads: Callable[[], dict[str, Any]] = dict
+        self.config_problem = ""
+        self.previews: Callable[[], dict[str, Any]] = lambda: {"changes": [], "warnings": []}
+        self.handover: dict[str, Any] = {"state": "none", "text": ""}
 
     @property
     def log_level(self) -> str:
@@ -274,8 +289,39 @@ class FakeCore:
     def log_level(self, level: str) -> None:
         self.log.level = level
 
+    def find_facts(self, model: str, type: str) -> ModelFacts:
+        return ModelFacts(model, True, 200_000, 64_000, Price(3.0, 15.0, 0.3, 3.75))
+
+    def explain(self, id: str) -> dict[str, Any]:
+        return telling.told(list(self.recent), id)
+
+    def explain_request(self, body: dict[str, Any], headers: dict[str, str]) -> dict[str, Any]:
+        self.asked.append((body, headers))
+        return {
+            "model": body["model"],
+            "order": [f"anthropic/{body['model']}"],
+            "candidates": [],
+            "reason": "first",
+        }
+
+    def drill(self, *given: Any) -> dict[str, Any]:
+        return self.fake_drills.start(*given)
+
+    def end_drills(self, provider: str | None) -> list[dict[str, Any]]:
+        return self.fake_drills.stop(provider)
+
+    def drills(self) -> list[dict[str, Any]]:
+        return self.fake_drills.rows()
+
     def reload(self) -> dict[str, Any]:
         return self.reloads()
+
+    def preview(self) -> dict[str, Any]:
+        return self.previews()
+
+    def hand_over(self) -> dict[str, Any]:
+        self.handover = {"state": "done", "text": "process 4711 serves", "pid": 4711}
+        return self.handover
 
     def request_stop(self, drain: bool) -> None:
         self.stops.append(drain)

@@ -104,6 +104,7 @@ class Gateway:
             "CCM_TEST_KEY": KEY,
             **(env or {}),
         }
+        self.program = ["-m", "ccm"]  # what the interpreter runs; a test may put a build of its own here
         self.process: subprocess.Popen[bytes] | None = None
         self._asked = False
         home.mkdir(parents=True, exist_ok=True)
@@ -127,7 +128,7 @@ class Gateway:
 
     def start(self, *more: str) -> Gateway:
         """Starts the process and waits until it answers. AssertionError with the log when it does not."""
-        command = [sys.executable, "-m", "ccm", "start", "--config", str(self.config_path), *more]
+        command = [sys.executable, *self.program, "start", "--config", str(self.config_path), *more]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env, cwd=self.home

@@ -11,17 +11,17 @@ import difflib
 import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ccm.catalog.checks import Checked, bundled_text, parse
 from ccm.errors import ConfigError
 from ccm.model import ModelFacts, Price, Problem
+from ccm.shape import dataclass, replace
 
 THINKING_FORMS = ("", "adaptive", "budget", "effort", "level", "always")
 ABILITIES = frozenset({"tools", "images", "documents"})
-_PRICE_KEYS = ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h")
+_PRICE_KEYS = ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h", "web_search")
 # Seller types that stand for "whoever it is": list prices are the best figure there is.
 _ANY_SELLER = frozenset({"", "custom", "litellm", "demo"})
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ccm.catalog.checks import Checked, Where, bundled_text, parse
 from ccm.catalog.models import ModelBook, bundled
 from ccm.model import DIALECTS, TIERS
+from ccm.shape import dataclass
 
 AUTH_SCHEMES = (
     "bearer",

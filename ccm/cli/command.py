@@ -22,6 +22,13 @@ class Command:
     arguments: Callable[[argparse.ArgumentParser], object] = lambda parser: None
     args: Callable[[argparse.Namespace], Mapping[str, Any]] = lambda given: {}
     timeout_s: float = 2.0
+    # what answers where no ccm runs, from what it left on disk; raises ControlError 404 where there is nothing
+    offline: Callable[[argparse.Namespace, Mapping[str, Any]], Any] | None = None
+    # what the answer only began: given (control socket, answer), waits and returns the answer to show.
+    follow: Callable[[str, Any], Any] | None = None
+    examples: tuple[str, ...] = ()  # command lines for --help, beside those of `cli.manual`
+    # what one question cannot do: given (arguments, control socket, how to ask), writes and returns the exit code
+    runner: Callable[[argparse.Namespace, str, Callable[..., Any]], int] | None = None
 
 
 def say_text(answer: Any, on: render.Screen) -> str:

@@ -25,6 +25,7 @@ from ccm.server.listener import Listener
 from ccm.settings import FailoverSettings
 from ccm.upstream.auth import Authorizer
 from ccm.upstream.sessions import Sessions
+from ccm.usage.meter import Meter
 
 
 class Inside:
@@ -50,7 +51,9 @@ class Inside:
         router = Router()
         router.install(mine)
         auth = Authorizer(env, snapshot.auth_token, self.redactor.register)
-        self._engine = Engine(mine, router, Sessions(), auth, book, self._observe, self._fault)
+        self._engine = Engine(
+            mine, router, Sessions(), auth, book, Meter(mine.usage, None), self._observe, self._fault
+        )
         self._listener = Listener(
             mine.host,
             mine.port,

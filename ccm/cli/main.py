@@ -20,6 +20,8 @@ _EPILOG = """examples:
   ccm check                              what is wrong with the configuration, and where
   ccm providers                          what ccm can talk to; `ccm providers NAME` with a ready snippet
   ccm test                               one small real request to every configured provider and tier
+  ccm run                                Claude Code through ccm, in one; `ccm run -- -p "hi"` with its own options
+  ccm doctor                             what is wrong here, and how to mend it
   ccmctl status                          what the running ccm does (see `ccmctl --help`)
 
 files:
@@ -37,6 +39,11 @@ _COMMANDS = {
     "providers": ("ccm.cli.providers", "the providers ccm knows, and where their keys are"),
     "models": ("ccm.cli.models", "the models ccm knows, with windows and prices"),
     "test": ("ccm.cli.try_out", "ask every configured provider one small question"),
+    "run": ("ccm.cli.run", "run Claude Code through ccm, starting ccm if none runs"),
+    "env": ("ccm.cli.env", "the environment that connects Claude Code, for `eval`"),
+    "doctor": ("ccm.cli.doctor", "a report of what is wrong and how to mend it, ready to paste"),
+    "health": ("ccm.cli.health", "one word and an exit code, for health checks"),
+    "service": ("ccm.cli.service", "let systemd or launchd run ccm: install, remove"),
 }
 _START = """Runs ccm in the foreground until SIGTERM or Ctrl-C; running requests end first (a second signal ends
 them at once). SIGHUP, and `ccmctl reload`, read the configuration again. `ccmctl start` does the same in the background."""
@@ -48,6 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words in (["--version"], ["-V"], ["version"]):  # answered before anything else is imported
         print(f"ccm {__version__}")
         return 0
+    if words[:1] == ["statusline"]:  # likewise: Claude Code waits for it
+        from ccm.cli import statusline
+
+        return statusline.main(words[1:])
     try:
         return _run(words)
     except KeyboardInterrupt:
@@ -65,6 +76,10 @@ def _run(words: list[str]) -> int:
         from ccm.cli import ctl
 
         return ctl.main(words[1:])
+    after: list[str] = []
+    if words[:1] == ["run"] and "--" in words:  # what stands behind it is for the client
+        at = words.index("--")
+        words, after = words[:at], words[at + 1 :]
     if refuse_secrets("ccm", words):
         return USAGE
     top = Parser(prog="ccm", description=_DESCRIPTION, epilog=_EPILOG + EXIT_CODES)
@@ -85,6 +100,12 @@ def _run(words: list[str]) -> int:
         metavar="PATH",
         help="the control socket (default: $CCM_SOCKET, else in ~/.claude-code-mux)",
     )
+    start.add_argument(
+        "--debug-bodies",
+        metavar="FILE",
+        default="",
+        help="write prompts and answers into FILE for 10 minutes",
+    )
     command = next((word for word in words if not word.startswith("-")), "")
     for name, (module, told) in _COMMANDS.items():
         parser = below.add_parser(name, help=told)
@@ -92,8 +113,13 @@ def _run(words: list[str]) -> int:
             importlib.import_module(module).add_arguments(parser)
     below.add_parser("ctl", help="the same as ccmctl", add_help=False)
     below.add_parser("quickstart", help="the same as ccm-quickstart", add_help=False)
+    below.add_parser("statusline", help="the line below Claude Code's prompt (--install)", add_help=False)
     below.add_parser("version", help="print the version")
-    given = top.parse_args(words)
+    given, unknown = top.parse_known_args(words)
+    if unknown:
+        hint = "; what is for the client stands behind --: ccm run -- -p hi" if command == "run" else ""
+        top.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+    given.after = after
     if given.command is None:
         top.print_help(sys.stderr)
         return USAGE
@@ -107,7 +133,8 @@ def _run(words: list[str]) -> int:
     from ccm.errors import CcmError, ConfigError
 
     try:
-        return app.run(given.config, given.listen, given.demo, given.log_level, given.socket)
+        settings = (given.config, given.listen, given.demo, given.log_level, given.socket)
+        return app.run(*settings, given.debug_bodies) if given.debug_bodies else app.run(*settings)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return USAGE

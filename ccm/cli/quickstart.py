@@ -1,220 +1,294 @@
-"""`ccm-quickstart`: from keys in the environment to a commented configuration, in two questions.
+"""`ccm-quickstart`: from the keys that are here to a commented configuration, in a few questions.
 
-It finds the provider keys that are there (and shows only the variables' names), asks which provider comes first and
-how to choose, writes the configuration from the bundled template and says how Claude Code finds ccm. Nothing is
-written before the last answer: Ctrl-C leaves everything as it was. Answers may come through a pipe; at its end, and
-with --yes, the defaults hold.
+It finds keys in the environment, in files where people keep them, and servers on this machine (and shows only names),
+asks which providers in which order, tests them if wanted, writes the configuration from the bundled template and says
+how Claude Code finds ccm. Nothing is written before the last answer: Ctrl-C, or an end of the answers, leaves
+everything as it was. Answers may come through a pipe, or as flags; with --yes the defaults hold.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import shlex
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib import metadata
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tomli
 
-import ccm
-from ccm.catalog.rows import Row, bundled_rows
 from ccm.cli.arguments import FAILED, OK, USAGE, Parser, refuse_secrets
-from ccm.cli.template import Choice, compose
-from ccm.config import secrets
+from ccm.cli.clashes import folder_here
+from ccm.cli.wizard import sources
+from ccm.cli.wizard.ask import Ended, Impossible, Questions
+from ccm.cli.wizard.sources import Probe, local_servers, missing_options, tilde
+from ccm.cli.wizard.talk import STRATEGY_WORDS, WISHES, Given, Plan, Talk
+from ccm.cli.wizard.writing import Written, composed, rehearsed, template_text, write
 from ccm.config.load import find_path, home_of
 from ccm.config.schema import DEFAULT_LISTEN, DEFAULT_TOKEN
-from ccm.control.state import write_atomically
-from ccm.model import STRATEGIES
+from ccm.control.client import ask as ask_ccm
+from ccm.control.state import DIRECTORY, socket_path
+from ccm.errors import ConfigError, ControlError
 
 DEFAULT_FILE = Path("config", "ccm-config.toml")  # in the home directory
-TEMPLATE = "ccm-config.toml.template"
-_STRATEGY_WORDS = {
-    "priority": "the first one, the others when it fails",
-    "round-robin": "in turns",
-    "weighted": "in turns, by weight",
-    "latency": "whoever answers fastest",
-    "cost": "whoever is cheapest for the request",
-    "least-busy": "whoever has the least to do",
-}
+_TEST_S = 30.0
 _EPILOG = """examples:
   ccm-quickstart                         ask, then write ~/config/ccm-config.toml
   ccm-quickstart --yes                   the same without questions
-  printf '2\\n1\\n' | ccm-quickstart       the second provider first, the first strategy
-  ccm-quickstart --keys                  only show which keys are there (exit code 1: none)"""
+  printf '2 1\\nfailover\\n' | ccm-quickstart            answers from a pipe: the second provider, then the first
+  ccm-quickstart --yes --provider openai --provider groq --strategy cheapest
+  ccm-quickstart --yes --provider openai --key-command openai='pass show openai'
+  ccm-quickstart --keys                  only show which keys are there (exit code 1: none)
 
-Ask = Callable[[str], str]  # question -> answer, "" for the default
-
-
-class Impossible(Exception):
-    """The wizard cannot go on; the text says why and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A provider that could be used now: its catalogue row and the variable that holds its key."""
-
-    row: Row
-    variable: str
+exit codes:
+  0   written (with --start: and running)
+  1   nothing was written, or ccm did not start; standard error says why
+  2   wrong usage
+  130 Ctrl-C: nothing was written"""
 
 
-def found_keys(environ: Mapping[str, str], rows: Mapping[str, Row] | None = None) -> list[Found]:
-    """The providers whose key, and whatever else they need, is in the environment; in the catalogue's order.
-
-    `ccm-proxy` is ccm's own token, set to reach ccm itself: no provider's key.
-    """
-    found = []
-    for row in (bundled_rows() if rows is None else rows).values():
-        key = secrets.from_environment(row.env, environ, DEFAULT_TOKEN)
-        needs = all(
-            not ways or any(way.startswith("=") or environ.get(way) for way in ways)
-            for ways in row.options.values()
-        )
-        if key.secret is not None and needs and row.endpoints:
-            found.append(Found(row, key.name))
-    return found
+def found_keys(environ: Mapping[str, str]) -> list[sources.Source]:
+    """The providers whose key, and whatever else they need, is in the environment; in the catalogue's order."""
+    return [s for s in sources.from_environment(environ) if not missing_options(s, environ)]
 
 
-def template_text() -> str:
-    """The bundled template: beside the package in a checkout or a zipapp, else among the installed data files.
-    Raises Impossible."""
-    root = os.path.dirname(os.path.dirname(os.path.abspath(ccm.__file__)))
-    loader: Any = ccm.__loader__
-    try:
-        return str(loader.get_data(os.path.join(root, "templates", TEMPLATE)).decode("utf-8"))
-    except OSError:
-        pass
-    try:
-        for file in metadata.files("claude-code-mux") or ():
-            if file.name == TEMPLATE:
-                return Path(str(file.locate())).read_text("utf-8")
-    except (metadata.PackageNotFoundError, OSError):
-        pass
-    raise Impossible(f"{TEMPLATE} is not where this installation should have it: install ccm again")
-
-
-def reader(stream: Any) -> Ask:
-    """Asks on standard output, reads a line of the stream; "" at its end."""
-
-    def ask(question: str) -> str:
-        print(question, end="", flush=True)
-        line = stream.readline()
-        if not stream.isatty():
-            print(line.strip())  # so that the transcript of a piped run can be read
-        return str(line).strip()
-
-    return ask
-
-
-def pick(ask: Ask | None, title: str, options: Sequence[tuple[str, str]]) -> str:
-    """One of the options' names, chosen by number or name; "" takes the first, and so does nobody to
-    ask (None) or nothing to choose from. Raises Impossible after three misses."""
-    if ask is None or len(options) == 1:
-        return options[0][0]
-    print(title)
-    for number, (name, words) in enumerate(options, 1):
-        print(f"  {number}  {name:<14} {words}")
-    names = [name for name, _ in options]
-    for _ in range(3):
-        answer = ask("[1] > ").lower()
-        if not answer:
-            return names[0]
-        if answer in names:
-            return answer
-        if answer.isascii() and answer.isdigit() and 1 <= int(answer[:6]) <= len(names):
-            return names[int(answer[:6]) - 1]
-        print(f"  {answer!r}: a number from 1 to {len(names)}, or a name")
-    raise Impossible("no answer that could be understood; nothing was written")
-
-
-def wizard(environ: Mapping[str, str], ask: Ask | None) -> Choice:
-    """The questions. Raises Impossible where no key is there."""
-    found = found_keys(environ)
-    if not found:
-        known = [row.env[0] for row in bundled_rows().values() if row.env and row.auto][:6]
-        raise Impossible(
-            "no provider key is in the environment. Set one and come back, for example\n"
-            f"  export {known[0]}=...\n"
-            f"(ccm also knows {', '.join(known[1:])} and more), or see ccm work without one: ccm start --demo"
-        )
-    words = {item.row.name: f"{item.row.display}, key in {item.variable}" for item in found}
-    # a key that commonly serves other tools comes last in the list, and is used only if it is asked for
-    ranked = sorted(found, key=lambda item: not item.row.auto)
-    first = pick(ask, "Which provider first?", [(item.row.name, words[item.row.name]) for item in ranked])
-    used = [item for item in ranked if item.row.auto or item.row.name == first]
-    strategy = STRATEGIES[0]
-    if len(used) > 1:
-        strategy = pick(ask, "How to choose?", [(name, _STRATEGY_WORDS[name]) for name in STRATEGIES])
-    used.sort(key=lambda item: item.row.name != first)
-    return Choice(tuple((item.row.name, item.variable) for item in used), strategy)
-
-
-def write(target: Path, text: str) -> Path | None:
-    """Writes the configuration (0600) and returns where the old one was kept, None where there was none."""
-    backup = None
-    if target.exists():
-        old = target.read_bytes()
-        if old == text.encode("utf-8"):
-            return None
-        backup = target.with_name(f"{target.name}.bak-{time.strftime('%Y%m%d-%H%M%S')}")
-        write_atomically(str(backup), old)
-    write_atomically(str(target), text.encode("utf-8"))
-    return backup
-
-
-def run(argv: Sequence[str], environ: Mapping[str, str] = os.environ, ask: Ask | None = None) -> int:
+def run(
+    argv: Sequence[str],
+    environ: Mapping[str, str] = os.environ,
+    questions: Questions | None = None,
+    probe: Probe = local_servers,
+) -> int:
     """Runs one command line; returns its exit code."""
     if refuse_secrets("ccm-quickstart", argv):
         return USAGE
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.keys:
+        found = found_keys(environ)
+        for item in found:
+            print(f"{item.row.name} {item.name}")
+        return OK if found else FAILED
+    given = Given(tuple(args.provider), args.strategy, _keys(parser, args, environ), args.use_files)
+    ask = None if args.yes else questions or Questions(sys.stdin)
+    try:
+        return _configure(args, given, ask, environ, probe)
+    except Ended:
+        print("ccm-quickstart: the answers ended; nothing was written", file=sys.stderr)
+        return FAILED
+    except Impossible as error:
+        print(f"ccm-quickstart: {error}", file=sys.stderr)
+        return FAILED
+    except ConfigError as error:  # what was composed must be right: a flag named something impossible
+        print(f"ccm-quickstart: {error}; nothing was written", file=sys.stderr)
+        return FAILED
+
+
+def _parser() -> Parser:
     parser = Parser(prog="ccm-quickstart", description=__doc__, epilog=_EPILOG)
-    parser.add_argument("--yes", "-y", action="store_true", help="no questions: the defaults")
+    parser.add_argument("--yes", "-y", action="store_true", help="no questions: the flags, and the defaults")
     parser.add_argument(
         "--config", metavar="FILE", help="where to write it (default: where `ccm start` looks)"
     )
     parser.add_argument(
+        "--provider", metavar="NAME", action="append", default=[], help="use this one; in order of preference"
+    )
+    parser.add_argument(
+        "--strategy", metavar="S", default="", choices=(*WISHES, *STRATEGY_WORDS),
+        help=f"{', '.join(WISHES)}, or {', '.join(STRATEGY_WORDS)}",
+    )  # fmt: skip
+    for way, what in (("env", "variable"), ("file", "file"), ("command", "command")):
+        parser.add_argument(
+            f"--key-{way}", metavar=f"NAME={what.upper()}", action="append", default=[],
+            help=f"the {what} that holds a provider's key" if way != "command" else "the command that prints it",
+        )  # fmt: skip
+    parser.add_argument(
+        "--use-files", action="store_true", help="copy keys from .env and Claude Code's settings"
+    )
+    parser.add_argument(
+        "--test", action=argparse.BooleanOptionalAction, help="ask each provider one small question"
+    )
+    parser.add_argument("--start", action=argparse.BooleanOptionalAction, help="start ccm in the background")
+    parser.add_argument(
         "--keys", action="store_true", help="only show which provider keys are in the environment"
     )
-    given = parser.parse_args(argv)
-    if given.keys:
-        found = found_keys(environ)
-        for item in found:
-            print(f"{item.row.name} {item.variable}")
-        return OK if found else FAILED
+    return parser
+
+
+def _keys(
+    parser: Parser, args: argparse.Namespace, environ: Mapping[str, str]
+) -> tuple[tuple[str, str, str], ...]:
+    """(provider, kind, value) of the --key-... flags; ends with usage where one is no NAME=VALUE."""
+    found = []
+    for option, kind in (
+        ("key_env", sources.ENV),
+        ("key_file", sources.FILE),
+        ("key_command", sources.COMMAND),
+    ):
+        for text in getattr(args, option):
+            name, _, value = text.partition("=")
+            if not name or not value:
+                parser.error(f"--{option.replace('_', '-')} {text!r}: NAME=... is wanted")
+            absent = kind == sources.ENV and value not in environ
+            found.append((name, sources.RC if absent else kind, value))
+    return tuple(found)
+
+
+def _configure(
+    args: argparse.Namespace, given: Given, ask: Questions | None, environ: Mapping[str, str], probe: Probe
+) -> int:
     home = home_of(environ)
     # a file that `ccm start` would take first must not stay in front of the new one
-    named = given.config or environ.get("CCM_CONFIG")
+    named = args.config or environ.get("CCM_CONFIG")
     target = Path(named).expanduser() if named else find_path(None, environ, home) or home / DEFAULT_FILE
+    if ask is not None and ask.terminal:
+        print("ccm-quickstart: a configuration for ccm in a few questions.")
+        print("Nothing is written before the last one; Ctrl-C leaves everything as it is.\n")
+    template = template_text()
+    plan = Talk(environ, home, folder_here(), ask, given, probe).plan()
+    text = composed(plan, template)
+    document = tomli.loads(text)
+    at_terminal = ask is not None and ask.terminal
+    test = args.test if args.test is not None else None if at_terminal else False
+    if not _tested(plan, template, test, ask, environ):
+        return FAILED
+    if at_terminal and ask is not None and not _confirmed(plan, target, home, ask):
+        print("nothing was written", file=sys.stderr)
+        return FAILED
+    path = socket_path(None, environ)
+    start = _wants_start(
+        args.start, path, ask if at_terminal else None
+    )  # the last question: then nothing can interrupt
     try:
-        choice = wizard(environ, None if given.yes else ask or reader(sys.stdin))
-        text = compose(template_text(), choice)
-        document = tomli.loads(text)
-        backup = write(target, text)
-    except Impossible as error:
-        print(f"ccm-quickstart: {error}", file=sys.stderr)
-        return FAILED
+        written = write(plan, text, target, home)
     except OSError as error:
-        print(f"ccm-quickstart: {target} cannot be written: {error.strerror}", file=sys.stderr)
+        print(f"ccm-quickstart: {target} cannot be written: {error.strerror}; nothing was", file=sys.stderr)
         return FAILED
+    _say(written, plan, home)
+    try:
+        running = _start(Path(args.config) if args.config else None, path, environ, home) if start else None
+    except KeyboardInterrupt:  # what is written is written
+        running = None
+    print(next_steps(document, args.config or "", running))
+    if any(s.name == "ANTHROPIC_API_KEY" for s in plan.sources):
+        print(_TRAP)
+    return FAILED if running is False else OK
+
+
+_TRAP = """
+ANTHROPIC_API_KEY is your real key here: Claude Code would send it to ccm as
+well. `ccm run` and `eval "$(ccm env)"` take it out there; or rename it to
+CCM_ANTHROPIC_API_KEY, which only ccm reads."""
+
+
+def _tested(
+    plan: Plan, template: str, wanted: bool | None, ask: Questions | None, environ: Mapping[str, str]
+) -> bool:
+    """Whether to go on, after a test if it is wanted (None: asked for)."""
+    count = sum(1 for source in plan.sources if source.testable)
+    if count == 0 or wanted is False:
+        return True
+    one = "Ask it" if count == 1 else f"Ask each of the {count}"
+    if (
+        wanted is None
+        and ask is not None
+        and not ask.yes(f"\n{one} one small question, to see that it works?", True)
+    ):
+        return True
+    from ccm.cli import try_out
+
+    print()
+    with rehearsed(plan, template) as config:
+        asked = argparse.Namespace(
+            config=str(config),
+            names=[],
+            tier=["sonnet"],
+            demo=False,
+            dry_run=False,
+            timeout=_TEST_S,
+            json=False,
+        )
+        good = try_out.run(asked, environ) == OK
+    if good or ask is None or not ask.terminal:
+        if not good:
+            print("ccm-quickstart: not all of them work; nothing was written", file=sys.stderr)
+        return good
+    return ask.yes("\nNot all of them work. Go on all the same?", True)
+
+
+def _confirmed(plan: Plan, target: Path, home: Path, ask: Questions) -> bool:
+    names = ", ".join(source.row.name for source in plan.sources)
+    print()
+    print(textwrap.fill(f"{tilde(str(target), home)} gets: {names}; strategy {plan.strategy}.", 80))
+    if target.exists():
+        print("The file that is there is kept beside it.")
+    for name in plan.kept:
+        print(f"~/{sources.KEYS}/{name} gets the key, readable by you alone.")
+    return ask.yes("Write it?", True)
+
+
+def _say(written: Written, plan: Plan, home: Path) -> None:
+    names = ", ".join(source.row.name for source in plan.sources)
+    print(f"\n{written.config} is written:")
     print(
-        f"\n{target} is written: {', '.join(name for name, _ in choice.providers)}; strategy {choice.strategy}."
+        textwrap.fill(f"{names}; strategy {plan.strategy}.", 78, initial_indent="  ", subsequent_indent="  ")
     )
-    if backup:
-        print(f"The old one is kept as {backup}.")
-    print(next_steps(document, given.config or ""))
-    return OK
+    if written.backup:
+        print(f"The old one is kept as {written.backup}.")
+    for path in written.keys:
+        print(f"{tilde(str(path), home)} holds a key, readable by you alone.")
+    for source in plan.sources:
+        if source.kind == sources.RC:
+            print(f"{source.name} is not set in this shell: export it before ccm starts.")
 
 
-def next_steps(document: Mapping[str, Any], config: str) -> str:
-    """How to start ccm and how Claude Code finds it."""
+def _runs(path: str) -> bool:
+    try:
+        ask_ccm(path, "GET", "/health")
+    except ControlError:
+        return False
+    return True
+
+
+def _wants_start(wanted: bool | None, path: str, ask: Questions | None) -> bool:
+    """Whether ccm is to run with the new configuration: as the flag says, else asked for."""
+    if wanted is not None or ask is None:
+        return bool(wanted)
+    if _runs(path):
+        return ask.yes("A ccm is running. Let it take this configuration over?", True)
+    return ask.yes("Start ccm then, in the background?", True)
+
+
+def _start(config: Path | None, path: str, environ: Mapping[str, str], home: Path) -> bool:
+    """Makes the running ccm read its configuration again, or starts one in the background; whether it went well."""
+    from ccm.cli.launch import NotStarted, launch
+
+    try:
+        if _runs(path):
+            print(ask_ccm(path, "POST", "/reload", timeout_s=_TEST_S)["text"])
+            return True
+        folder = home / DIRECTORY
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        started = launch(["--config", str(config)] if config else [], environ, path, folder / "ccm.log")
+        health = started.wait_ready()
+    except (NotStarted, ControlError, OSError) as error:
+        print(f"ccm-quickstart: ccm does not start: {error}", file=sys.stderr)
+        return False
+    print(f"ccm runs at {health['address']}; `ccmctl status` shows it, `ccmctl stop` stops it.")
+    return True
+
+
+def next_steps(document: Mapping[str, Any], config: str, running: bool | None = None) -> str:
+    """How to start ccm (where it does not run yet) and how Claude Code finds it."""
     proxy = document.get("proxy", {})
     listen, token = proxy.get("listen", DEFAULT_LISTEN), proxy.get("auth_token", DEFAULT_TOKEN)
     start = f"ccm start --config {shlex.quote(config)}" if config else "ccm start"
+    first = "" if running else f"\nStart ccm:\n  {start}\n"
     return (
-        f"\nStart ccm:\n  {start}\n\nThen, where Claude Code runs:\n"
+        f"{first}\nThen, where Claude Code runs:\n"
         f"  export ANTHROPIC_BASE_URL=http://{listen}\n  export ANTHROPIC_AUTH_TOKEN={token}\n  claude"
+        "\n\n(or all of it in one: ccm run)"
     )
 
 

@@ -149,6 +149,22 @@ def count(number: int) -> str:
     return (text.rstrip("0").rstrip(".") if "." in text else text) + unit
 
 
+def percent(share: float | None) -> str:
+    """`99.8%`, `100%`; "-" for None. Never rounded up to 100 %."""
+    if share is None:
+        return "-"
+    return f"{int(share * 1000) / 10:.1f}".removesuffix(".0") + "%"
+
+
+def money(usd: float | None) -> str:
+    """`$12.30`, `$0.0042`; "-" for None (unknown)."""
+    if usd is None:
+        return "-"
+    if usd and abs(usd) < 0.995:
+        return f"${usd:.4f}".rstrip("0").ljust(5, "0")
+    return f"${usd:,.2f}"
+
+
 def clock(at: float, now: float | None = None) -> str:
     """Local time of day; with the date where it is not of the last 24 hours."""
     current = time.time() if now is None else now

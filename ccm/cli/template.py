@@ -7,24 +7,27 @@ what the template lacks is added as a block of its own.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 _HEADER = re.compile(r"\[([A-Za-z0-9_.\-]+)\]\s*(?:#.*)?\Z")
 _FAMILY = "providers."
+_KEY_WAYS = ("api_key_env", "api_key_file", "api_key_command")  # of which a table may have one
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What the configuration shall say: (provider, variable of its key) in order of preference, and the strategy."""
+    """What the configuration shall say: (provider, its keys as name -> TOML value) in order of preference, and the
+    strategy."""
 
-    providers: tuple[tuple[str, str], ...]
+    providers: tuple[tuple[str, Mapping[str, str]], ...]
     strategy: str
 
 
 def compose(template: str, choice: Choice) -> str:
     """The template with the chosen providers on, in order, all others off, and the strategy set."""
     blocks = _split(template)
-    chosen = {name: (number, variable) for number, (name, variable) in enumerate(choice.providers, 1)}
+    chosen = {name: (number, settings) for number, (name, settings) in enumerate(choice.providers, 1)}
     present = set()
     last = 0
     for index, block in enumerate(blocks):
@@ -38,11 +41,19 @@ def compose(template: str, choice: Choice) -> str:
             place = chosen.get(provider)
             _set(block, "enabled", "true" if place else "false")
             if place:
-                _set(block, "api_key_env", f'"{place[1]}"')
+                _drop(block, [way for way in _KEY_WAYS if way not in place[1]])
+                for key, value in place[1].items():
+                    _set(block, key, value)
                 _set(block, "priority", str(place[0]))
     added = [
-        [f"[{_FAMILY}{name}]", "enabled = true", f'api_key_env = "{variable}"', f"priority = {number}", ""]
-        for name, (number, variable) in chosen.items()
+        [
+            f"[{_FAMILY}{name}]",
+            "enabled = true",
+            *(f"{key} = {value}" for key, value in settings.items()),
+            f"priority = {number}",
+            "",
+        ]
+        for name, (number, settings) in chosen.items()
         if name not in present
     ]
     after = last if last else len(blocks) - 1
@@ -77,6 +88,12 @@ def _part(block: list[str]) -> None:
     """Makes sure that a blank line ends the block."""
     if block and block[-1].strip():
         block.append("")
+
+
+def _drop(block: list[str], keys: list[str]) -> None:
+    """Takes live lines of these keys out of the block."""
+    pattern = re.compile(rf"\s*(?:{'|'.join(map(re.escape, keys))})\s*=") if keys else None
+    block[:] = [line for line in block if pattern is None or not pattern.match(line)]
 
 
 def _set(block: list[str], key: str, value: str) -> None:

@@ -22,11 +22,12 @@ from ccm.errors import CcmError
 from ccm.messages.estimate import estimate
 from ccm.messages.fold import Fold
 from ccm.messages.tokens import Usage
-from ccm.model import TIERS, Endpoint, ModelFacts, Price, Provider, Snapshot, Target
+from ccm.model import TIERS, Endpoint, ModelFacts, Provider, Snapshot, Target
 from ccm.observe.record import RequestRecord
 from ccm.proxy.attempt import Folding, Wanted, context
 from ccm.proxy.engine import new_id
 from ccm.routing import rules
+from ccm.usage.prices import cost_usd
 from ccm.wire.sse import Framer
 
 _MARGIN_S = 5.0  # the engine answers so much before a client would give up
@@ -139,26 +140,6 @@ def most_usd(trial: Trial) -> float | None:
     return cost_usd(trial.facts.price, Usage(input=estimate(body(trial)), output=MAX_TOKENS))
 
 
-def cost_usd(price: Price, usage: Usage) -> float | None:
-    """What an answer cost at list prices, in USD; None where a price it needs is unknown."""
-    first, second = price.input, price.output
-    for limit, above_input, above_output in price.above:
-        if usage.input_total > limit:
-            first, second = above_input, above_output
-    if first is None or second is None:
-        return None
-    read = first if price.cache_read is None else price.cache_read
-    write = first if price.cache_write_5m is None else price.cache_write_5m
-    hour = write if price.cache_write_1h is None else price.cache_write_1h
-    return (
-        usage.input * first
-        + usage.output * second
-        + usage.cache_read * read
-        + usage.cache_write_5m * write
-        + usage.cache_write_1h * hour
-    ) / 1e6
-
-
 def ask(inside: Inside, trial: Trial, timeout_s: float) -> Result:
     """Asks and judges. Never raises for what a provider does."""
     began = time.monotonic()
@@ -246,5 +227,4 @@ def _fill(result: Result, record: RequestRecord | None) -> None:
         result.error = f"{result.error} [it said: {own_words}]"
     if result.status == 200:
         result.first_content_s = record.first_content_s
-        paid = record.usage.cost_usd  # where the provider itself tells
-        result.cost_usd = cost_usd(result.trial.facts.price, record.usage) if paid is None else paid
+        result.cost_usd = cost_usd(result.trial.facts.price, record.usage)

@@ -133,6 +133,21 @@ def book(snapshot: Snapshot) -> ModelBook:
     return _book(Reading(text, path.name), path.parent, home_of(os.environ))
 
 
+def files_of(snapshot: Snapshot, env: Mapping[str, str]) -> tuple[Path, ...]:
+    """The files a snapshot was made from, for those who watch them: the configuration, key files, the models file."""
+    if not snapshot.path:
+        return ()
+    path, home = Path(snapshot.path), home_of(env)
+    names = [key.name for one in snapshot.providers.values() for key in one.keys if key.kind == "file"]
+    try:
+        text, _ = legacy.modern(_text(path)[0], path.name)
+        models = str(Reading(text, path.name, located=False).get("catalog", "models_file"))
+    except ConfigError:  # it has changed since: whoever watches it will see that
+        models = ""
+    files = [path, *(resolve(name, path.parent, home) for name in (*names, models) if name)]
+    return tuple(dict.fromkeys(files))
+
+
 def _from_text(
     text: str, env: Mapping[str, str], generation: int, listen: str, demo: bool = False
 ) -> Snapshot:

@@ -107,7 +107,7 @@ KEYS: tuple[Key, ...] = (
     Key((*_P, "timeouts", "idle_s"), "number", _T.idle_s, "between two pieces of a stream", _LIMIT_S, ("idle",)),
     Key((*_P, "timeouts", "total_s"), "number", _T.total_s, "one attempt in all", _LIMIT_S, ("total",)),
     Key((*_P, "max_in_flight"), "count", 0, "requests at the same time to this provider; 0 = no limit", checks.between(0, 65_536)),
-    Key((*_P, "cache_ttl_s"), "number", 300.0, "how long an unused prompt cache stays warm there", checks.between(0, 86_400, "seconds")),
+    Key((*_P, "cache_ttl_s"), "number", 0.0, "how long an unused prompt cache stays warm there; 0 = 5 minutes, or the hour a request asks for", checks.between(0, 86_400, "seconds")),
     Key((*_P, "prefer_until"), "text", "", '"limit": asked first until its quota is used up, and again from its reset on', checks.one_of("limit")),
     Key((*_P, "allow_http"), "flag", False, "plain http to a private network"),
     Key((*_P, "ca_bundle"), "text", "", "file of further certificate authorities (PEM)", checks.filled),

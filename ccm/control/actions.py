@@ -16,6 +16,7 @@ from typing import Any
 from ccm.control.core import Core
 from ccm.errors import ConfigError, ControlError
 from ccm.model import Provider
+from ccm.settings import CLASSES
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)([smhd])")
@@ -23,10 +24,12 @@ MAX_SECONDS = 366 * 86400.0
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
-def switch(core: Core, name: str, seconds: float | None = None) -> dict[str, Any]:
+def switch(core: Core, name: str, seconds: float | None = None, request_class: str = "") -> dict[str, Any]:
     """Puts an enabled provider with a usable key first, for so many seconds or until told otherwise; survives a
-    restart. Raises ControlError with the names that can be switched to."""
+    restart. With a class (`settings.CLASSES`) only for its requests. Raises ControlError with the names that can be
+    switched to."""
     provider = _find(core, name)
+    _check_class(request_class)
     if not provider.enabled:
         raise ControlError(
             f"{name} is disabled in the configuration: set enabled = true there, then `ccmctl reload`", 409
@@ -36,25 +39,47 @@ def switch(core: Core, name: str, seconds: float | None = None) -> dict[str, Any
     if not any(endpoint.provider.name == name for endpoint in core.snapshot.endpoints):
         problems = [key.problem for key in provider.keys if key.problem]
         raise ControlError(f"{name} has no usable key" + (f": {problems[0]}" if problems else ""), 409)
-    previous = core.router.primary
-    core.router.set_primary(name, None if seconds is None else time.monotonic() + seconds)
-    core.state.set_primary(name, seconds)
-    text = f"{name} is primary now" + (f" for {_spoken(seconds)}" if seconds is not None else "")
+    until = None if seconds is None else time.monotonic() + seconds
+    if request_class:
+        previous = core.state.class_primaries.get(request_class, (None, None))[0]
+        core.router.set_primary(name, until, request_class=request_class)
+        core.state.set_class_primary(request_class, name, seconds)
+        text = f"{name} is primary for requests of class {request_class} now"
+    else:
+        previous = core.router.primary
+        core.router.set_primary(name, until)
+        core.state.set_primary(name, seconds)
+        text = f"{name} is primary now"
+    text += f" for {spoken(seconds)}" if seconds is not None else ""
     if previous and previous != name:
         text += f" (it was {previous})"
     if name in core.state.drained:
         text += f"; it is being drained, `ccmctl enable {name}` ends that"
-    return {"text": text, "primary": name, "previous": previous, "seconds": seconds}
+    return {"text": text, "primary": name, "previous": previous, "seconds": seconds, "class": request_class}
 
 
-def auto(core: Core) -> dict[str, Any]:
-    """Ends a switch: the strategy alone decides again."""
+def auto(core: Core, request_class: str = "") -> dict[str, Any]:
+    """Ends all switches, or that of one class: the strategy alone decides again."""
+    _check_class(request_class)
+    classes = core.state.class_primaries
+    ended = [request_class] if request_class else list(classes)
+    for name in ended:
+        core.router.set_primary(None, None, request_class=name)
+        core.state.set_class_primary(name, None)
+    strategy = core.snapshot.strategy
+    if request_class:
+        previous = classes.get(request_class, (None, None))[0]
+        text = f"requests of class {request_class} go where all others do" + (
+            f" again (it was {previous})" if previous else " already"
+        )
+        return {"text": text, "primary": core.router.primary, "previous": previous, "class": request_class}
     previous = core.router.primary
     core.router.set_primary(None)
     core.state.set_primary(None)
-    strategy = core.snapshot.strategy
-    text = f"the strategy {strategy} decides" + (f" again (it was {previous})" if previous else " already")
-    return {"text": text, "primary": None, "previous": previous, "strategy": strategy}
+    was = [previous] if previous else []
+    was += [f"{provider} for {name}" for name, (provider, _) in classes.items()]
+    text = f"the strategy {strategy} decides" + (f" again (it was {', '.join(was)})" if was else " already")
+    return {"text": text, "primary": None, "previous": previous, "strategy": strategy, "class": ""}
 
 
 def enable(core: Core, name: str) -> dict[str, Any]:
@@ -81,6 +106,11 @@ def disable(core: Core, name: str) -> dict[str, Any]:
         core.router.set_primary(None)
         core.state.set_primary(None)
         text += f"; it is no longer primary, the strategy {core.snapshot.strategy} decides"
+    for request_class, (primary, _) in core.state.class_primaries.items():
+        if primary == name:
+            core.router.set_primary(None, None, request_class=request_class)
+            core.state.set_class_primary(request_class, None)
+            text += f"; no longer primary for class {request_class} either"
     if not _serving(core):
         text += "; no provider is left: every request will be refused"
     return {"text": text, "name": name, "enabled": False, "left": _serving(core)}
@@ -114,9 +144,35 @@ def reload(core: Core) -> dict[str, Any]:
         raise ControlError(f"the configuration was not reloaded, the old one stays:\n{error}", 409) from None
     restore(core)
     generation = core.snapshot.generation
-    warnings = [str(problem) for problem in core.snapshot.warnings]
-    text = f"configuration {generation} is in use" + (f", with {len(warnings)} warnings" if warnings else "")
-    return {"generation": generation, "warnings": warnings, **result, "text": text}
+    answer = {"warnings": [str(problem) for problem in core.snapshot.warnings], **result}
+    return {
+        "generation": generation,
+        **answer,
+        "text": _told(f"configuration {generation} is in use", answer),
+    }
+
+
+def preview(core: Core) -> dict[str, Any]:
+    """What `reload` would change, in words; nothing happens. Raises ControlError where it would be refused."""
+    try:
+        answer = core.preview()
+    except ConfigError as error:
+        raise ControlError(f"the configuration would be refused:\n{error}", 409) from None
+    head = "a reload would change" if answer.get("changes") else "a reload would change nothing"
+    return {**answer, "dry_run": True, "text": _told(head, answer)}
+
+
+def _told(head: str, answer: dict[str, Any]) -> str:
+    changes, warnings = list(answer.get("changes") or ()), list(answer.get("warnings") or ())
+    lines = [head + (f", with {len(warnings)} warnings" if warnings else "") + (":" if changes else "")]
+    lines += [f"  {line}" for line in changes]
+    lines += [f"  warning: {line}" for line in warnings if line not in changes]
+    return "\n".join(lines)
+
+
+def hand_over(core: Core) -> dict[str, Any]:
+    """Begins to start a new process that takes over without losing a request; GET /handover tells how it goes."""
+    return core.hand_over()
 
 
 def set_log_level(core: Core, level: str) -> dict[str, Any]:
@@ -127,6 +183,40 @@ def set_log_level(core: Core, level: str) -> dict[str, Any]:
     except ValueError:
         raise ControlError(f"{level!r} is no log level: one of {', '.join(LOG_LEVELS)}") from None
     return {"text": f"log level {level} (it was {previous})", "level": level, "previous": previous}
+
+
+def drill(
+    core: Core,
+    name: str,
+    fault: str,
+    requests: int | None = None,
+    seconds: float | None = None,
+    after: int | None = None,
+    delay_s: float | None = None,
+) -> dict[str, Any]:
+    """Puts a fault into a provider's path, for a number of requests or a time; it ends by itself. Raises ControlError."""
+    provider = _find(core, name)
+    if not any(endpoint.provider.name == provider.name for endpoint in core.snapshot.endpoints):
+        raise ControlError(f"{name} gets no requests: it is disabled or has no usable key", 409)
+    row = core.drill(name, fault, requests, seconds, after, delay_s)
+    core.log.warning(
+        "drill begins", provider=name, fault=fault, seconds=row["seconds"], requests=row["requests"]
+    )
+    many = row["requests"]
+    what = (
+        f"the next {many} requests" if many and many > 1 else "the next request" if many else "every request"
+    )
+    text = f"drill: {what} to {name} within {spoken(row['seconds'])} will find that {row['help']}"
+    return {"text": text, "drill": row}
+
+
+def end_drills(core: Core, name: str | None = None) -> dict[str, Any]:
+    """Ends the drill of a provider, or (None) all."""
+    if name is not None:
+        _find(core, name)
+    ended = core.end_drills(name)
+    names = ", ".join(f"{row['provider']} {row['fault']}" for row in ended)
+    return {"text": f"ended: {names}" if names else "no drill was on", "ended": ended}
 
 
 def stop(core: Core, drain: bool = True) -> dict[str, Any]:
@@ -149,6 +239,11 @@ def restore(core: Core, clock: Callable[[], float] = time.monotonic) -> None:
         core.router.set_primary(primary, None if left is None else clock() + left)
     else:
         core.router.set_primary(None)
+    for request_class, (name, left) in core.state.class_primaries.items():
+        if request_class in CLASSES and name in known and known[name].enabled:
+            core.router.set_primary(
+                name, None if left is None else clock() + left, request_class=request_class
+            )
 
 
 def parse_duration(text: str) -> float:
@@ -166,6 +261,13 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
+def _check_class(name: str) -> None:
+    if name and name not in CLASSES:
+        close = difflib.get_close_matches(name, CLASSES, 1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise ControlError(f"there is no request class {name!r}{hint}; known: {', '.join(CLASSES)}")
+
+
 def _find(core: Core, name: str) -> Provider:
     known = core.snapshot.providers
     if name in known:
@@ -181,7 +283,8 @@ def _serving(core: Core) -> list[str]:
     return [name for name in names if name not in core.state.disabled]
 
 
-def _spoken(seconds: float) -> str:
+def spoken(seconds: float) -> str:
+    """A duration as people write it: 30m, 90s, 2h."""
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= size and seconds % size == 0:
             return f"{int(seconds // size)}{unit}"

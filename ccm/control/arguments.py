@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ccm.control import actions, status
+from ccm.control import actions
 from ccm.control.core import Core
 from ccm.errors import ControlError
 
 JSON = "application/json"
+ANY = ("*",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class Route:
     path: str
     call: Callable[[Core, Mapping[str, Any]], Any]
     help: str
-    params: tuple[str, ...] = ()
+    params: tuple[str, ...] = ()  # ANY: whatever comes, `call` judges it
     content_type: str = JSON  # else `call` returns the text itself
 
 
@@ -31,6 +32,24 @@ def text(args: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str) or not value:
         raise ControlError(f"{name!r} is missing: a text is needed")
     return value
+
+
+def word(args: Mapping[str, Any], name: str) -> str:
+    """A text, or "" where it is left out."""
+    value = args.get(name, "")
+    if not isinstance(value, str):
+        raise ControlError(f"{name!r} must be a text")
+    return value
+
+
+def whole(args: Mapping[str, Any], name: str) -> int | None:
+    """A whole number from 0 on, also as digits; None where it is left out."""
+    value = args.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not str(value).isascii() or not str(value).isdigit() or len(str(value)) > 9:
+        raise ControlError(f"{name!r} must be a whole number")
+    return int(str(value))
 
 
 def flag(args: Mapping[str, Any], name: str, default: bool) -> bool:
@@ -55,7 +74,5 @@ def seconds(args: Mapping[str, Any], name: str) -> float | None:
 
 def limit(args: Mapping[str, Any]) -> int:
     """How many rows: 20 where it is left out."""
-    value = args.get("limit", 20)
-    if isinstance(value, bool) or not str(value).isascii() or not str(value).isdigit():
-        raise ControlError(f"'limit' must be a number from 1 to {status.MAX_REQUESTS}")
-    return int(str(value)[:9])
+    count = whole(args, "limit")
+    return 20 if count is None else count

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from ccm.control.state import State
-from ccm.model import Snapshot
+from ccm.model import ModelFacts, Snapshot
+from ccm.observe.bodies import Bodies
 from ccm.observe.log import Log
 from ccm.observe.metrics import Metrics
 from ccm.observe.record import RequestRecord
 from ccm.observe.redact import Redactor
+from ccm.usage.meter import Meter
 
 
 class Steering(Protocol):
@@ -30,8 +32,9 @@ class Steering(Protocol):
         `first_content_s`, `enabled`, `draining`. Further keys are handed on as they are."""
         ...
 
-    def set_primary(self, name: str | None, until: float | None = None) -> None:
-        """Puts a provider first, until this monotonic instant (None: for good); name None ends it."""
+    def set_primary(self, name: str | None, until: float | None = None, request_class: str = "") -> None:
+        """Puts a provider first, until this monotonic instant (None: for good); name None ends it. With a class the
+        switch is for requests of that class alone, and goes before the general one there; each is ended by itself."""
         ...
 
     def set_enabled(self, name: str, enabled: bool) -> None:
@@ -56,6 +59,8 @@ class Core(Protocol):
     state: State
     redactor: Redactor
     log: Log
+    bodies: Bodies
+    meter: Meter
 
     @property
     def snapshot(self) -> Snapshot: ...
@@ -87,9 +92,60 @@ class Core(Protocol):
     @property
     def stopping(self) -> bool: ...
 
+    def find_facts(self, model: str, type: str) -> ModelFacts:
+        """What the catalogue (and the user's models file) knows of a model at a provider of this type."""
+        ...
+
+    def explain(self, id: str) -> dict[str, Any]:
+        """How the request `id` ("last": the last one) was decided and what became of it: `routing.explain`'s dict with
+        `id`, `at`, `status`, `ending`, `error`, `total_s` and `attempts`. Raises ControlError 404."""
+        ...
+
+    def explain_request(self, body: dict[str, Any], headers: dict[str, str]) -> dict[str, Any]:
+        """How this Messages request would be decided now; nothing is sent. Raises Refusal and ControlError."""
+        ...
+
+    def drill(
+        self,
+        provider: str,
+        fault: str,
+        requests: int | None,
+        seconds: float | None,
+        after: int | None,
+        delay_s: float | None,
+    ) -> dict[str, Any]:
+        """Begins a drill (`proxy.drill.Drills.start`) and returns its row. Raises ControlError."""
+        ...
+
+    def end_drills(self, provider: str | None) -> list[dict[str, Any]]:
+        """Ends the drill of a provider, or (None) all; the rows of those that were on."""
+        ...
+
+    def drills(self) -> list[dict[str, Any]]:
+        """The drills that are on and the last ones that are over, youngest first."""
+        ...
+
+    @property
+    def config_problem(self) -> str:
+        """What is wrong with the configuration on disk since it was last read; "" = nothing."""
+        ...
+
     def reload(self) -> dict[str, Any]:
-        """Reads the configuration again and swaps it in whole: {"generation": N, "warnings": [...]}.
+        """Reads the configuration again and swaps it in whole: {"generation": N, "changes": [...], "warnings": [...]}.
         Raises ConfigError, and then nothing has changed."""
+        ...
+
+    def preview(self) -> dict[str, Any]:
+        """What `reload` would change: {"changes": [...], "warnings": [...]}, sentences. Raises ConfigError."""
+        ...
+
+    def hand_over(self) -> dict[str, Any]:
+        """Begins to start a successor and returns at once. Raises ControlError where there can be none."""
+        ...
+
+    @property
+    def handover(self) -> dict[str, Any]:
+        """The last handover: {"state": none | running | done | failed, "text": ...}, and pid, version where known."""
         ...
 
     def request_stop(self, drain: bool) -> None:

@@ -47,6 +47,7 @@ class State:
         self._until: float | None = None  # wall clock, since it must mean the same after a restart
         self._disabled: frozenset[str] = frozenset()
         self._drained: frozenset[str] = frozenset()
+        self._classes: dict[str, tuple[str, float | None]] = {}  # request class -> (provider, until)
         self._load_problem = self._save_problem = ""
 
     @classmethod
@@ -73,6 +74,17 @@ class State:
             return max(0.0, self._until - self._clock())
 
     @property
+    def class_primaries(self) -> dict[str, tuple[str, float | None]]:
+        """The switches of single request classes: class -> (provider, seconds left or None for no end)."""
+        with self._lock:
+            now = self._clock()
+            return {
+                name: (provider, None if until is None else until - now)
+                for name, (provider, until) in self._classes.items()
+                if until is None or until > now
+            }
+
+    @property
     def disabled(self) -> frozenset[str]:
         return self._disabled
 
@@ -89,6 +101,14 @@ class State:
         with self._lock:
             self._primary = name
             self._until = None if name is None or seconds is None else self._clock() + seconds
+        self._save()
+
+    def set_class_primary(self, request_class: str, name: str | None, seconds: float | None = None) -> None:
+        """Remembers who is first for one request class; name None forgets it."""
+        with self._lock:
+            self._classes.pop(request_class, None)
+            if name is not None:
+                self._classes[request_class] = (name, None if seconds is None else self._clock() + seconds)
         self._save()
 
     def set_disabled(self, name: str, disabled: bool) -> None:
@@ -142,6 +162,7 @@ class State:
         for names in lists:
             if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
                 raise TypeError("names")
+        self._classes = _classes(value.get("classes", {}), self._clock())
         if until is None or until > self._clock():
             self._primary, self._until = primary, until
         self._disabled, self._drained = frozenset(lists[0]), frozenset(lists[1])
@@ -165,6 +186,7 @@ class State:
                     "primary_until": self._until,
                     "disabled": sorted(self._disabled),
                     "drained": sorted(self._drained),
+                    "classes": {name: list(entry) for name, entry in sorted(self._classes.items())},
                 }
             try:
                 write_atomically(self._path, json.dumps(value, indent=1).encode("ascii") + b"\n")
@@ -173,6 +195,24 @@ class State:
                 self._save_problem = (
                     f"state cannot be saved in {self._path}: {error.strerror}; switches last until ccm stops"
                 )
+
+
+def _classes(value: Any, now: float) -> dict[str, tuple[str, float | None]]:
+    """The switches of request classes that still hold. Raises TypeError for what is not our shape."""
+    if not isinstance(value, dict):
+        raise TypeError("classes")
+    found: dict[str, tuple[str, float | None]] = {}
+    for name, entry in value.items():
+        if not isinstance(entry, list) or len(entry) != 2:
+            raise TypeError("classes")
+        provider, until = entry
+        if not isinstance(provider, str) or isinstance(until, bool):
+            raise TypeError("classes")
+        if not (until is None or isinstance(until, (int, float))):
+            raise TypeError("classes")
+        if until is None or until > now:
+            found[name] = (provider, until)
+    return found
 
 
 def write_atomically(path: str, data: bytes, mode: int = 0o600) -> None:

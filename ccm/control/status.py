@@ -6,20 +6,20 @@ Words are for people, figures for programs: a provider's `state` is one word of 
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 from typing import Any
 
+from ccm.control import drills, recent
 from ccm.control.core import Core
 from ccm.model import Provider
-from ccm.observe.metrics import Gauge
 from ccm.observe.record import RequestRecord
 
 # From best to worst; a provider with several endpoints is as good as its best one.
 STATES = ("ready", "recovering", "cooling", "open", "key rejected", "draining", "no key", "disabled")
 _TIMED = ("cooling", "open", "key rejected")
 RECENT_FAILURES = 5
-MAX_REQUESTS = 200
 _BREAKER_WORDS = {"closed": "ready", "half-open": "recovering", "half_open": "recovering", "open": "open"}
 _ENDING_WORDS = {
     "failed": "every provider that was tried failed",
@@ -31,27 +31,46 @@ def read(core: Core, clock: Callable[[], float] = time.monotonic) -> dict[str, A
     """The state of ccm in one object (`ccmctl status --json`)."""
     snapshot = core.snapshot
     totals = core.metrics.snapshot()["totals"]
-    rows = providers(core)
+    lately = recent.window(core, recent.WINDOW_S)
+    rows = providers(core, lately)
     return {
         "version": core.version,
+        "pid": os.getpid(),
         "address": core.address,
         "uptime_s": round(clock() - core.started_at, 1),
         "stopping": core.stopping,
         "health": _health(core, rows),
         "primary": core.router.primary,
         "primary_left_s": core.state.primary_left_s if core.router.primary else None,
+        "classes": {
+            name: {"primary": provider, "left_s": None if left is None else round(left, 1)}
+            for name, (provider, left) in core.state.class_primaries.items()
+        },
         "strategy": snapshot.strategy,
         "failover": snapshot.failover.enabled,
         "generation": snapshot.generation,
+        "config_problem": core.config_problem,
+        "handover": core.handover,
         "config": snapshot.path,
         "demo": snapshot.demo,
         "log_level": core.log_level,
         "in_flight": core.in_flight,
         "totals": totals,
+        "lately": {"seconds": lately["span_s"], **lately["all"]},
+        "budgets": _budgets(core),
+        "drills": drills.running(core),
         "providers": rows,
         "failures": failures(core),
-        "warnings": [str(problem) for problem in snapshot.warnings] + list(core.state.warnings),
+        "debug_bodies": core.bodies.status(),
+        "warnings": [*map(str, snapshot.warnings), *core.state.warnings, *_watched(core)],
     }
+
+
+def _watched(core: Core) -> list[str]:
+    now = core.bodies.status()
+    if not now["active"]:
+        return []
+    return [f"prompts and answers are written to {now['file']} for another {now['left_s']:.0f} s"]
 
 
 def health(core: Core) -> dict[str, Any]:
@@ -63,6 +82,7 @@ def health(core: Core) -> dict[str, Any]:
         "version": core.version,
         "address": core.address,
         "usable_providers": usable,
+        "pid": os.getpid(),
         "in_flight": core.in_flight,
     }
 
@@ -71,11 +91,19 @@ def _health(core: Core, rows: list[dict[str, Any]]) -> str:
     if core.stopping:
         return "stopping"
     usable = any(row["state"] in ("ready", "recovering") for row in rows)
-    return "ok" if usable else "degraded"
+    return "ok" if usable and not core.config_problem else "degraded"
 
 
-def providers(core: Core) -> list[dict[str, Any]]:
-    """Every configured provider in the order of the file, with the live figures of its endpoints."""
+def _budgets(core: Core) -> list[dict[str, Any]]:
+    """The budgets and what is spent of them, where there are any."""
+    meter = getattr(core, "meter", None)
+    return list(meter.status()["budgets"]) if meter is not None else []
+
+
+def providers(core: Core, lately: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    """Every configured provider in the order of the file, with the live figures of its endpoints. `lately` is
+    `recent.window`'s, where the caller has it already."""
+    figures = (lately or recent.window(core, recent.WINDOW_S))["providers"]
     board: dict[str, list[dict[str, Any]]] = {}
     for row in core.router.board():
         board.setdefault(str(row.get("provider") or str(row.get("id", "")).partition("#")[0]), []).append(row)
@@ -87,7 +115,11 @@ def providers(core: Core) -> list[dict[str, Any]]:
             **_live(provider, board.get(name, []), core),
             "primary": name == primary,
             "requests": models.get(name, {}).get("requests", 0),
-            "first_content_p50_s": models.get(name, {}).get("first_content_p50_s"),
+            "first_content_p50_s": figures[name]["first_content_p50_s"]
+            or models.get(name, {}).get("first_content_p50_s"),
+            "first_content_p95_s": figures[name]["first_content_p95_s"],
+            "success": figures[name]["success"],
+            "outcomes": figures[name]["outcomes"],
         }
         for name, provider in core.snapshot.providers.items()
     ]
@@ -135,13 +167,36 @@ def _live(provider: Provider, board: list[dict[str, Any]], core: Core) -> dict[s
         worse = [f"{row.get('id')}: {row['state']}" for row in endpoints if row["state"] != "ready"]
         reason = "; ".join([*([reason] if reason else []), *worse])
     waits = [float(row.get("cooldown_s") or 0.0) for row in endpoints]
+    errors = [row for row in endpoints if row.get("last_error")]
+    youngest = min(errors, key=lambda row: float(row.get("last_error_ago_s") or 0.0)) if errors else None
+    quotas = [row["quota"] for row in endpoints if row.get("quota")]
     return {
         "state": state,
         "reason": reason,
+        "key": _key_state(provider, endpoints),
+        "last_error": str(youngest["last_error"]) if youngest else "",
+        "last_error_ago_s": youngest.get("last_error_ago_s") if youngest else None,
+        "quota": min(quotas, key=_left_percent) if quotas else None,
         "cooldown_s": round(min(waits), 1) if waits and state in _TIMED else 0.0,
         "in_flight": sum(int(row.get("in_flight") or 0) for row in endpoints),
         "endpoints": endpoints,
     }
+
+
+def _left_percent(quota: dict[str, Any]) -> float:
+    left = quota.get("left_percent")
+    return float(left) if left is not None else 100.0
+
+
+def _key_state(provider: Provider, endpoints: list[dict[str, Any]]) -> str:
+    """The keys in a few words: "not needed", "usable", "1 of 2 usable", "rejected", "missing"."""
+    if provider.auth == "none" or all(key.kind == "none" for key in provider.keys):
+        return "not needed" if not any(key.problem for key in provider.keys) else "missing"
+    rejected = {str(row.get("id")) for row in endpoints if row["state"] == "key rejected"}
+    usable = sum(1 for key in provider.keys if not key.problem) - len(rejected)
+    if usable <= 0:
+        return "rejected" if rejected else "missing"
+    return "usable" if usable == len(provider.keys) else f"{usable} of {len(provider.keys)} usable"
 
 
 def _endpoint_state(row: dict[str, Any]) -> str:
@@ -180,7 +235,7 @@ def _per_provider(core: Core) -> list[dict[str, Any]]:
 def failures(core: Core) -> list[dict[str, Any]]:
     """The last requests that did not end well, youngest first: when, which, and what happened in words."""
     found = []
-    for record in reversed(_recent(core)):
+    for record in reversed(recent.records(core)):
         if record.ending in _ENDING_WORDS:
             found.append(
                 {"at": record.at, "id": record.id, "status": record.status, "text": in_words(record)}
@@ -197,78 +252,3 @@ def in_words(record: RequestRecord) -> str:
     if tried:
         text += f" ({tried})"
     return f"{text}: {record.error}" if record.error else text
-
-
-def requests(core: Core, limit: int = 20) -> list[dict[str, Any]]:
-    """The last `limit` finished requests, youngest first."""
-    return [
-        {
-            "id": record.id,
-            "at": record.at,
-            "status": record.status,
-            "ending": record.ending,
-            "surface": record.surface,
-            "stream": record.stream,
-            "asked_model": record.asked_model,
-            "class": record.request_class,
-            "provider": record.provider,
-            "endpoint": record.endpoint,
-            "model": record.model,
-            "route": record.route,
-            "attempts": [
-                {
-                    "endpoint": attempt.endpoint,
-                    "model": attempt.model,
-                    "result": attempt.result,
-                    "seconds": round(attempt.seconds, 4),
-                    "error": attempt.error,
-                }
-                for attempt in record.attempts
-            ],
-            "first_content_s": record.first_content_s,
-            "total_s": round(record.total_s, 4),
-            "input_tokens": record.usage.input,
-            "cache_read_tokens": record.usage.cache_read,
-            "cache_write_tokens": record.usage.cache_write,
-            "output_tokens": record.usage.output,
-            "stop_reason": record.stop_reason,
-            "losses": list(record.losses),
-            "error": record.error,
-        }
-        for record in list(reversed(_recent(core)))[: max(0, min(limit, MAX_REQUESTS))]
-    ]
-
-
-def gauges(core: Core, clock: Callable[[], float] = time.monotonic) -> list[Gauge]:
-    """The figures of this moment, for Prometheus."""
-    rows = providers(core)
-    return [
-        Gauge("ccm_info", "Constant 1, with the version.", 1, (("version", core.version),)),
-        Gauge("ccm_uptime_seconds", "Time since the start.", round(clock() - core.started_at, 3)),
-        Gauge("ccm_in_flight", "Requests running now.", core.in_flight),
-        Gauge("ccm_log_lines_dropped", "Log lines lost since nobody took them.", core.log.dropped),
-        Gauge("ccm_config_generation", "Number of the configuration in use.", core.snapshot.generation),
-        *(
-            Gauge(
-                "ccm_provider_usable",
-                "1 while the provider can be asked.",
-                1 if row["state"] in ("ready", "recovering") else 0,
-                (("provider", row["name"]),),
-            )
-            for row in rows
-        ),
-        *(
-            Gauge(
-                "ccm_provider_in_flight",
-                "Calls running at the provider.",
-                row["in_flight"],
-                (("provider", row["name"]),),
-            )
-            for row in rows
-        ),
-    ]
-
-
-def _recent(core: Core) -> list[RequestRecord]:
-    """A copy, made in one step, of a deque that other threads append to: a loop over it would raise when they do."""
-    return list(core.recent)

@@ -1,19 +1,18 @@
 """The control socket: HTTP/1.1 over AF_UNIX, for `ccmctl` and `curl --unix-socket`.
 
-One thread and one selector serve at most eight clients at a time, each with five seconds and 64 KB; a slow or hostile
-one delays nobody, and requests to providers never pass here. Only the user who runs ccm (and root) gets in: the
+One thread and one selector serve a few clients at a time, each with five seconds and 64 KB (`/explain` more); a slow
+or hostile one delays nobody, and requests to providers never pass here. Only the user who runs ccm (and root) gets in: the
 directory is private, the socket is 0600, and the kernel is asked who called. A lock file beside the socket is held for
 life, so that a stale socket can be replaced without a race and a live one never is.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
+import re
 import selectors
 import socket
-import stat
 import struct
 import threading
 import time
@@ -21,14 +20,17 @@ import urllib.parse
 from http import HTTPStatus
 from typing import Any
 
-from ccm.control import api
+from ccm.control import api, place
 from ccm.control.core import Core
-from ccm.errors import BadRequest, ControlError
+from ccm.errors import BadRequest
 from ccm.wire import http1
 
-MAX_PATH_BYTES = 100  # sun_path holds 104 (macOS) or 108 (Linux) bytes with its end
 MAX_REQUEST_BYTES = 64 * 1024
-MAX_CLIENTS = 8
+_LARGE = {"/explain": 8 * 1024 * 1024}  # these take a whole Messages request
+_OURS = ("ccm", "localhost")  # in a request's absolute target; people write http://ccm/status for curl
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_BARE_LF = re.compile(rb"(?<!\r)\n")
+MAX_CLIENTS = 16
 DEADLINE_S = 5.0
 LINGER_S = (
     1.0  # after an early answer the rest of a request is read away for so long, or the answer would be lost
@@ -56,19 +58,29 @@ class Server:
         self._clients: dict[socket.socket, _Client] = {}
         self._stopping = False
         self._listening = False
+        self._paused = False
+        self._rests = threading.Event()
+        self._leaving = False
         self._resume_at = 0.0
 
-    def start(self) -> None:
-        """Raises ControlError where the socket cannot be had: path too long, directory not private, another ccm."""
-        check_path(self.path)
-        _private_directory(os.path.dirname(self.path))
-        self._lock_fd = _lock(self.path)
-        try:
-            self._listener = _bind(self.path)
-        except BaseException:
-            self._unlock()
-            raise
-        self._inode = os.stat(self.path).st_ino
+    def start(self, inherited: tuple[int, int] | None = None) -> None:
+        """Raises ControlError where the socket cannot be had: path too long, directory not private, another ccm.
+
+        `inherited` are the listening socket and its lock, as the ccm before us held them (`lend`); they are ours then.
+        """
+        if inherited is not None:
+            self._listener, self._lock_fd = socket.socket(fileno=inherited[0]), inherited[1]
+            self._listener.setblocking(False)
+        else:
+            place.check_path(self.path)
+            place.private_directory(os.path.dirname(self.path))
+            self._lock_fd = place.lock(self.path)
+            try:
+                self._listener = place.bind(self.path)
+            except BaseException:
+                self._unlock()
+                raise
+        self._inode = _inode(self.path)
         self._selector = selectors.DefaultSelector()
         self._wake = socket.socketpair()
         self._wake[0].setblocking(False)
@@ -77,25 +89,53 @@ class Server:
         self._thread = threading.Thread(target=self._run, name="ccm-control", daemon=True)
         self._thread.start()
 
+    def lend(self) -> tuple[int, int]:
+        """The descriptors of the listening socket and of its lock, for a successor; they stay ours."""
+        assert self._listener is not None
+        return self._listener.fileno(), self._lock_fd
+
+    def pause(self, timeout_s: float = 2.0) -> None:
+        """Takes no new client until `resume`: they wait in the backlog. Those that are here are answered."""
+        self._rests.clear()
+        self._paused = True
+        self._rouse()
+        self._rests.wait(timeout_s)
+
+    def resume(self) -> None:
+        """Ends `pause`."""
+        self._paused = False
+        self._rouse()
+
+    def leave(self) -> None:
+        """A successor has the socket: who is here is answered, then the thread ends. The socket is not removed."""
+        self._leaving = True
+        self.resume()
+
     def stop(self, timeout_s: float = 5.0) -> None:
         """Ends the thread, then removes the socket if it is still ours. Safe to call twice, and before `start`."""
         self._stopping = True
+        self._rouse()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout_s)
+        if self._listener is not None and not self._leaving and _inode(self.path) == self._inode:
+            try:
+                os.unlink(self.path)
+            except OSError:  # somebody removed it before us
+                pass
+        self._close()
+
+    def _close(self) -> None:
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.close()
+        self._unlock()
+
+    def _rouse(self) -> None:
         if self._wake is not None:
             try:
                 self._wake[1].send(b"x")
-            except OSError:  # already stopped
+            except OSError:  # already stopped, or awake as it is
                 pass
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout_s)
-        if self._listener is not None:
-            try:
-                if os.lstat(self.path).st_ino == self._inode:
-                    os.unlink(self.path)
-            except OSError:  # somebody removed it before us
-                pass
-            self._listener.close()
-            self._listener = None
-        self._unlock()
 
     def _unlock(self) -> None:
         fd, self._lock_fd = self._lock_fd, -1
@@ -112,7 +152,7 @@ class Server:
 
     def _run(self) -> None:
         try:
-            while not self._stopping:
+            while not self._stopping and not (self._leaving and not self._clients):
                 self._turn()
         finally:
             for client in list(self._clients.values()):
@@ -121,8 +161,15 @@ class Server:
             if self._wake is not None:
                 for end in self._wake:
                     end.close()
+            if (
+                self._leaving
+            ):  # or the successor's end would leave callers waiting in a backlog that nobody serves
+                self._close()
 
     def _turn(self) -> None:
+        if self._paused or self._leaving:
+            self._listen(False)
+            self._rests.set()
         now = time.monotonic()
         deadlines = [client.deadline for client in self._clients.values()]
         if not self._listening and self._resume_at:
@@ -131,12 +178,18 @@ class Server:
         for key, _ in self._selector.select(wait):
             if key.fileobj is self._listener:
                 self._accept()
+            elif self._wake is not None and key.fileobj is self._wake[0]:
+                self._wake[0].recv(64)
             elif isinstance(key.fileobj, socket.socket) and key.fileobj in self._clients:
                 self._serve(self._clients[key.fileobj])
         now = time.monotonic()
         for client in [client for client in self._clients.values() if client.deadline <= now]:
             self._drop(client)
-        if len(self._clients) < MAX_CLIENTS and now >= self._resume_at:
+        if (
+            len(self._clients) < MAX_CLIENTS
+            and now >= self._resume_at
+            and not (self._paused or self._leaving)
+        ):
             self._resume_at = 0.0
             self._listen(True)
 
@@ -154,16 +207,25 @@ class Server:
         client = _Client(connection, time.monotonic() + DEADLINE_S)
         self._clients[connection] = client
         self._selector.register(connection, selectors.EVENT_READ)
-        if len(self._clients) >= MAX_CLIENTS:
-            self._listen(False)  # the others wait in the backlog
+        if len(self._clients) > MAX_CLIENTS:
+            self._make_room(client)
         uid = peer_uid(connection)
         if uid is not None and uid not in (os.geteuid(), 0):
             self._answer(client, api.problem(403, "this ccm belongs to another user", self._core))
+
+    def _make_room(self, newest: _Client) -> None:
+        """Whoever has been here longest without a whole request goes: silent clients must not keep the others out."""
+        waiting = [one for one in self._clients.values() if one is not newest and not one.out]
+        if waiting:
+            self._drop(min(waiting, key=lambda one: one.deadline))
+        else:
+            self._listen(False)  # all are being answered: the others wait in the backlog
 
     def _serve(self, client: _Client) -> None:
         try:
             if client.out:
                 self._send(client)
+                self._take(client)
             elif not self._receive(client):
                 self._drop(client)
         except BlockingIOError:
@@ -179,20 +241,30 @@ class Server:
         if client.answered:  # lingering: read away, bounded by the deadline
             return True
         client.data += data
-        try:
-            request = parse(client.data)
-        except BadRequest as error:
-            self._answer(client, api.problem(error.status, str(error), self._core))
-            return True
-        if request is not None:
-            client.whole = True
-            client.head_only = request.method == "HEAD"
-            self._answer(client, api.call(self._core, request.method, request.path, request.args))
+        self._take(client)
         return True
+
+    def _take(self, client: _Client) -> None:
+        """Answers what is whole of what came; further requests only while they are here already."""
+        while not client.answered and client.data and len(client.data) >= client.needed:
+            client.head_only = client.data.startswith(b"HEAD ")
+            try:
+                request = parse(bytes(client.data))
+            except BadRequest as error:
+                self._answer(client, api.problem(error.status, str(error), self._core))
+                return
+            if isinstance(request, int):
+                client.needed = request
+                return
+            del client.data[: request.size]
+            client.needed = 0
+            client.whole = True
+            client.kept = request.keep and bool(client.data)
+            self._answer(client, api.call(self._core, request.method, request.path, request.args))
 
     def _answer(self, client: _Client, reply: api.Reply) -> None:
         client.answered = True
-        client.out = render(reply, client.head_only)
+        client.out = render(reply, client.head_only, client.kept)
         client.deadline = (
             time.monotonic() + DEADLINE_S
         )  # an action may have taken its time; the answer gets its own
@@ -209,6 +281,10 @@ class Server:
         client.out = client.out[sent:]
         if client.out:
             return
+        if client.kept:
+            client.answered = client.whole = client.kept = False
+            self._selector.modify(client.connection, selectors.EVENT_READ)
+            return
         if client.whole:
             self._drop(client)
             return
@@ -223,47 +299,57 @@ class Server:
 
 
 class _Client:
-    """One connection: one request, one answer, then it is closed."""
+    """One connection: an answer to every request that came at once, then it is closed."""
 
-    __slots__ = ("answered", "connection", "data", "deadline", "head_only", "out", "whole")
+    __slots__ = ("answered", "connection", "data", "deadline", "head_only", "kept", "needed", "out", "whole")
 
     def __init__(self, connection: socket.socket, deadline: float) -> None:
         self.connection = connection
         self.deadline = deadline
-        self.data = b""
+        self.data = bytearray()
+        self.needed = 0  # bytes of a whole request, as far as that is known
         self.out = b""
         self.answered = self.whole = self.head_only = False
+        self.kept = False  # another request is here already: this answer does not end the connection
 
 
 class Request:
-    """A whole request: method, path without query, and the arguments of query or JSON body."""
+    """A whole request: method, path without query, and the arguments of query or JSON body. `size` is what it takes
+    of the bytes that came; `keep` whether the caller would send another one."""
 
-    __slots__ = ("args", "method", "path")
+    __slots__ = ("args", "keep", "method", "path", "size")
 
-    def __init__(self, method: str, path: str, args: dict[str, Any]) -> None:
-        self.method, self.path, self.args = method, path, args
+    def __init__(self, method: str, path: str, args: dict[str, Any], size: int, keep: bool) -> None:
+        self.method, self.path, self.args, self.size, self.keep = method, path, args, size, keep
 
 
-def parse(data: bytes) -> Request | None:
-    """The request in these bytes, None while it is not whole. Raises BadRequest."""
+def parse(data: bytes) -> Request | int:
+    """The request in these bytes; while it is not whole, how many bytes it takes to look again. Raises BadRequest."""
     end = http1.find_head_end(data)
     if end < 0:
+        if _BARE_LF.search(data):
+            raise BadRequest(400, "a line that ends without CR LF")
         if len(data) > http1.MAX_HEAD_BYTES:
             raise BadRequest(431, "the request head is too large")
-        return None
+        return len(data) + 1
     head = http1.parse_request_head(data[:end])
     if head.chunked:
         raise BadRequest(411, "send the body with a Content-Length")
-    if end + head.length > MAX_REQUEST_BYTES:
-        raise BadRequest(413, f"a control request has at most {MAX_REQUEST_BYTES} bytes")
-    if len(data) < end + head.length:
-        return None
-    if len(data) > end + head.length:
-        raise BadRequest(400, "one request per connection")
+    host = head.headers.get("host", "ccm")
+    if _HOST.fullmatch(host) is None:
+        raise BadRequest(400, "a malformed Host header")
     url = urllib.parse.urlsplit(head.target)
-    body = data[end:]
+    if url.netloc and (url.netloc != host or url.netloc not in _OURS):
+        raise BadRequest(421, "nothing but ccm is served here")
+    most = _LARGE.get(url.path, MAX_REQUEST_BYTES)
+    if end + head.length > most:
+        raise BadRequest(413, f"a control request has at most {most} bytes")
+    if len(data) < end + head.length:
+        return end + head.length
+    size = end + head.length
+    body = data[end:size]
     args = _json_object(body) if body else _query(url.query)
-    return Request(head.method, url.path, args)
+    return Request(head.method, url.path, args, size, head.keep_alive)
 
 
 def _query(query: str) -> dict[str, Any]:
@@ -287,14 +373,14 @@ def _json_object(body: bytes) -> dict[str, Any]:
     return value
 
 
-def render(reply: api.Reply, head_only: bool = False) -> bytes:
-    """The answer's bytes; every answer ends its connection."""
+def render(reply: api.Reply, head_only: bool = False, kept: bool = False) -> bytes:
+    """The answer's bytes; it ends its connection, unless the next request is here already (`kept`)."""
     lines = [
         f"HTTP/1.1 {reply.status} {HTTPStatus(reply.status).phrase}",
         f"Content-Type: {reply.content_type}",
         f"Content-Length: {len(reply.body)}",
         "Cache-Control: no-store",
-        "Connection: close",
+        f"Connection: {'keep-alive' if kept else 'close'}",
     ]
     if reply.allow:
         lines.append(f"Allow: {reply.allow}")
@@ -302,14 +388,11 @@ def render(reply: api.Reply, head_only: bool = False) -> bytes:
     return head if head_only else head + reply.body
 
 
-def check_path(path: str) -> None:
-    """Raises ControlError for a path that the system would not take as a socket's."""
-    size = len(os.fsencode(path))
-    if size > MAX_PATH_BYTES:
-        raise ControlError(
-            f"the control socket's path has {size} bytes, {MAX_PATH_BYTES} is the limit: {path} "
-            "(choose a shorter one with --socket or $CCM_SOCKET)"
-        )
+def _inode(path: str) -> int:
+    try:
+        return os.lstat(path).st_ino
+    except OSError:
+        return 0
 
 
 def peer_uid(connection: socket.socket) -> int | None:
@@ -320,81 +403,3 @@ def peer_uid(connection: socket.socket) -> int | None:
         return None
     _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i")))
     return int(uid)
-
-
-def _private_directory(directory: str) -> None:
-    """Makes the directory (0700), or makes sure that nobody else can put files there. Raises ControlError."""
-    try:
-        os.makedirs(directory, mode=0o700, exist_ok=True)
-        found = os.stat(directory)
-    except OSError as error:
-        raise ControlError(
-            f"the directory of the control socket cannot be used: {directory}: {error.strerror}"
-        ) from None
-    if found.st_uid not in (os.geteuid(), 0):
-        raise ControlError(f"the directory of the control socket belongs to another user: {directory}")
-    if found.st_mode & 0o022:
-        raise ControlError(
-            f"others can write to the directory of the control socket: {directory} "
-            f"(mode {stat.S_IMODE(found.st_mode):04o}; do: chmod 700 {directory})"
-        )
-
-
-def _lock(path: str) -> int:
-    """The lock beside the socket, held until the descriptor is closed. Raises ControlError while another ccm has it."""
-    try:
-        fd = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise ControlError(
-            f"the control socket's lock cannot be made: {path}.lock: {error.strerror}"
-        ) from None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(fd)
-        raise _running(path) from None
-    return fd
-
-
-def _running(path: str) -> ControlError:
-    return ControlError(
-        f"another ccm is running with the control socket {path} (`ccmctl status` asks it)", 409
-    )
-
-
-def _bind(path: str) -> socket.socket:
-    """The listening socket, 0600 from its first moment on. A stale one is removed only after a failed connect."""
-    _remove_stale(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    mask = os.umask(0o177)
-    try:
-        listener.bind(path)
-    except OSError as error:
-        listener.close()
-        raise ControlError(f"the control socket cannot be opened: {path}: {error.strerror}") from None
-    finally:
-        os.umask(mask)
-    listener.listen(128)
-    listener.setblocking(False)
-    return listener
-
-
-def _remove_stale(path: str) -> None:
-    try:
-        found = os.lstat(path)
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(found.st_mode):
-        raise ControlError(f"{path} is there already and is no socket: move it away")
-    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    probe.settimeout(1.0)
-    try:
-        probe.connect(path)
-    except ConnectionRefusedError:
-        os.unlink(path)
-    except OSError as error:  # alive but busy, or not ours to judge
-        raise ControlError(f"{path} is in use: {error.strerror or 'it does not answer'}", 409) from None
-    else:
-        raise _running(path)
-    finally:
-        probe.close()

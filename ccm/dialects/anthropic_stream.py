@@ -18,6 +18,7 @@ from ccm.errors import BadUpstream, IncompleteStream, UpstreamError
 from ccm.messages.events import Event
 from ccm.messages.tokens import Usage
 from ccm.model import ProviderError
+from ccm.wire import jsontext
 from ccm.wire.sse import Frame
 
 TOOL_ID = re.compile(r"[a-zA-Z0-9_-]+")  # what the Messages API takes back as a tool id
@@ -61,7 +62,7 @@ class StreamDecoder:
         if self.finished or not data or data == b"[DONE]":
             return []
         try:
-            event = json.loads(data)
+            event = jsontext.event(data)
         except ValueError as problem:
             raise BadUpstream(f"{self._ctx.provider}: a stream event is not JSON: {data[:80]!r}") from problem
         if not isinstance(event, dict):

@@ -6,12 +6,12 @@ Pure: no I/O, no clock, no randomness of its own (`Context.new_id`). A dialect n
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from ccm.messages.events import Event
 from ccm.messages.tokens import Usage
 from ccm.model import EMPTY, ModelFacts, ProviderError
+from ccm.shape import dataclass, field
 
 Request = dict[
     str, Any

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from ccm.shape import dataclass, field
 
 Block = dict[str, Any]
 Lose = Callable[[str, str], None]  # Encoded.lose
@@ -101,7 +102,7 @@ def read(request: dict[str, Any], lose: Lose) -> History:
                 turn.blocks += _assistant(block, lose)
             else:
                 turn.blocks += _user(block, lose)
-    _pair(turns, claims, lose)
+    turns = _pair(turns, claims, lose)
     return History(system, _merge(t for t in turns if t.blocks or t.results))
 
 
@@ -190,19 +191,27 @@ def _assistant(block: Block, lose: Lose) -> list[Block]:
         return [block]
     if kind == "tool_use" and isinstance(block.get("id"), str) and isinstance(block.get("name"), str):
         return [block]
-    if kind != "text":
-        lose(f"content.{kind}", "approximated")
+    if kind == "text":
+        return [block] if _says(block) else []
+    lose(f"content.{kind}", "approximated")
     return _texts([block])
+
+
+def _says(block: Block) -> bool:
+    """Whether a text block holds more than white space."""
+    text = block.get("text")
+    return isinstance(text, str) and text != "" and not text.isspace()
 
 
 def _user(block: Block, lose: Lose) -> list[Block]:
     kind = block.get("type")
+    if kind == "text":
+        return [block] if _says(block) else []
     if kind == "image":
         return [block]
     if kind == "document":
         return _document(block, lose)
-    if kind != "text":
-        lose(f"content.{kind}", "approximated")
+    lose(f"content.{kind}", "approximated")
     return _texts([block])
 
 
@@ -234,48 +243,47 @@ def _result(id: str, name: str, block: Block, lose: Lose) -> Result:
     return Result(id, name, blocks, bool(block.get("is_error")))
 
 
-def _pair(turns: list[Turn], claims: list[tuple[int, str, Block]], lose: Lose) -> None:
-    """Puts every call's result at the head of the user turn after it; makes the missing, drops the unasked."""
-    at = 0
-    while at < len(turns):
-        turn = turns[at]
-        calls = turn.calls if turn.role == "assistant" else []
+def _pair(turns: list[Turn], claims: list[tuple[int, str, Block]], lose: Lose) -> list[Turn]:
+    """The turns with every call's result at the head of the user turn after it; makes the missing, drops the unasked.
+    One pass: a conversation may have thousands of calls."""
+    waiting: dict[str, list[tuple[int, Block]]] = {}
+    for place, id, block in claims:
+        waiting.setdefault(id, []).append((place, block))
+    unasked = len(claims)
+    out: list[Turn] = []
+    moved: set[int] = set()
+    for at, turn in enumerate(turns):
+        if at in moved:
+            continue
+        out.append(turn)
+        calls = turn.calls if turn.role == "assistant" else ()
         if not calls:
-            at += 1
             continue
         results = []
         for call in calls:
-            found = next(
-                (n for n, (place, id, _) in enumerate(claims) if place > at and id == call["id"]), None
-            )
+            offered = waiting.get(call["id"], ())
+            found = next((n for n, (place, _) in enumerate(offered) if place > at), None)
             if found is None:
                 lose("tool_use.orphan", "approximated")
                 text: Block = {"type": "text", "text": NO_RESULT}
                 results.append(Result(call["id"], call["name"], [text], is_error=True, synthetic=True))
             else:
-                results.append(_result(call["id"], call["name"], claims.pop(found)[2], lose))
+                unasked -= 1
+                results.append(_result(call["id"], call["name"], waiting[call["id"]].pop(found)[1], lose))
         # A system message may stand between the calls and their results: it waits until after them.
         after = at + 1
         while after < len(turns) and turns[after].role == "system":
             after += 1
         if after < len(turns) and turns[after].role == "user":
-            home = turns.pop(after)
-            claims[:] = [(_moved(place, after, at + 1), id, block) for place, id, block in claims]
+            home = turns[after]
+            moved.add(after)
         else:
             home = Turn("user")
-            claims[:] = [(place + (place > at), id, block) for place, id, block in claims]
         home.results = results
-        turns.insert(at + 1, home)
-        at += 2
-    for _ in claims:
+        out.append(home)
+    if unasked:
         lose("tool_result.orphan", "dropped")
-
-
-def _moved(place: int, taken: int, put: int) -> int:
-    """Where turn `place` is after turn `taken` moved up to `put`."""
-    if place == taken:
-        return put
-    return place + 1 if put <= place < taken else place
+    return out
 
 
 def _merge(turns: Iterable[Turn]) -> list[Turn]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Iterable
@@ -20,11 +21,17 @@ def digest62(text: str, length: int) -> str:
     return "".join(out)
 
 
+@functools.lru_cache(maxsize=8)
+def _foreign(allowed: str) -> re.Pattern[str]:
+    return re.compile(f"[^{allowed}]")
+
+
 def short_name(name: str, limit: int = 64, allowed: str = "a-zA-Z0-9_-") -> str:
     """`name` itself where it fits, else its start and a hash: the same in every request of a conversation."""
-    clean = re.sub(f"[^{allowed}]", "_", name)
-    if clean == name and len(name) <= limit:
+    foreign = _foreign(allowed)
+    if len(name) <= limit and foreign.search(name) is None:
         return name
+    clean = foreign.sub("_", name)
     return f"{clean[: limit - 9]}_{digest62(name, 8)}"
 
 

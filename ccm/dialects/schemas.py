@@ -62,7 +62,7 @@ class _Inliner:
         self.nodes = 0
 
     def node(self, schema: Any, open_refs: tuple[str, ...], depth: int = 0) -> Schema:
-        if not isinstance(schema, Mapping):
+        if not isinstance(schema, dict):
             return {"not": {}} if schema is False else {}
         self.nodes += 1
         depth += 1
@@ -72,11 +72,11 @@ class _Inliner:
         ref = schema.get("$ref", schema.get("$dynamicRef"))
         out: Schema = {}
         for key, value in schema.items():
-            if key in ONE and isinstance(value, (Mapping, bool)):
+            if key in ONE and isinstance(value, (dict, bool)):
                 out[key] = value if isinstance(value, bool) else self.node(value, open_refs, depth)
             elif (key in MANY or key == "items") and isinstance(value, list):
                 out[key] = [self.node(v, open_refs, depth) for v in value]
-            elif key in NAMED and isinstance(value, Mapping):
+            elif key in NAMED and isinstance(value, dict):
                 out[key] = {name: self.node(v, open_refs, depth) for name, v in value.items()}
             elif not key.startswith("$") and key not in _DROPPED and _sane(key, value):
                 out[key] = [v for v in value if isinstance(v, str)] if key == "required" else value
@@ -90,7 +90,7 @@ class _Inliner:
         found = _find(self.root, ref)
         if found is None or ref in open_refs:
             self.lost.add("$ref")
-            kind = found.get("type") if isinstance(found, Mapping) else None
+            kind = found.get("type") if isinstance(found, dict) else None
             return {"type": kind} if isinstance(kind, str) else {}
         return self.node(found, (*open_refs, ref), depth)
 
@@ -116,13 +116,13 @@ def _find(root: Any, ref: str) -> Any:
     here = root
     for step in place.split("/")[1:]:
         step = step.replace("~1", "/").replace("~0", "~")
-        if isinstance(here, Mapping) and step in here:
+        if isinstance(here, dict) and step in here:
             here = here[step]
         elif isinstance(here, list) and step.isdigit() and int(step) < len(here):
             here = here[int(step)]
         else:
             return None
-    return here if isinstance(here, (Mapping, bool)) else None
+    return here if isinstance(here, (dict, bool)) else None
 
 
 def _anchored(root: Any, name: str) -> Any:
@@ -131,7 +131,7 @@ def _anchored(root: Any, name: str) -> Any:
         if not waiting:
             break
         here = waiting.pop()
-        if isinstance(here, Mapping):
+        if isinstance(here, dict):
             if name in (here.get("$anchor"), here.get("$dynamicAnchor")):
                 return here
             waiting.extend(here.values())
@@ -161,7 +161,7 @@ def merge(first: Schema, second: Schema) -> Schema:
             out[key] = max(out[key], value)
         elif key in _LEAST and numbers(out[key], value):
             out[key] = min(out[key], value)
-        elif key == "items" and isinstance(value, Mapping) and isinstance(out[key], Mapping):
+        elif key == "items" and isinstance(value, dict) and isinstance(out[key], dict):
             out[key] = merge(dict(out[key]), dict(value))
     return out
 
@@ -278,7 +278,7 @@ def _strict_node(schema: Schema, depth: int, lost: set[str], counted: list[int])
         _strict_object(schema, out, depth, lost, counted)
     if "array" in types:
         items = schema.get("items")
-        if not isinstance(items, Mapping):
+        if not isinstance(items, dict):
             lost.add("items")
             items = {"type": "string"}
         out["items"] = _strict_node(dict(items), depth + 1, lost, counted)
@@ -289,12 +289,7 @@ def _strict_object(schema: Schema, out: Schema, depth: int, lost: set[str], coun
     if depth > _STRICT_DEPTH:
         lost.add("depth")
     rest = schema.get("additionalProperties")
-    if (
-        isinstance(rest, Mapping)
-        or rest is True
-        or "patternProperties" in schema
-        or "properties" not in schema
-    ):
+    if isinstance(rest, dict) or rest is True or "patternProperties" in schema or "properties" not in schema:
         lost.add("additionalProperties")  # an open map: strict mode would only ever allow {}
     properties = schema.get("properties") or {}
     required = set(schema.get("required") or ())

@@ -1,17 +1,16 @@
-"""Every dialect by its name: the one place that lists them."""
+"""Every dialect by its name: the one place that lists them. A dialect is imported when a request first needs it."""
 
 from __future__ import annotations
 
-from ccm.dialects import anthropic, bedrock, gemini, openai_chat, openai_responses
 from ccm.dialects.base import Dialect
+from ccm.late import LateTable
 
-DIALECTS: dict[str, Dialect] = {
-    dialect.name: dialect
-    for dialect in (
-        anthropic.DIALECT,
-        openai_chat.DIALECT,
-        openai_responses.DIALECT,
-        gemini.DIALECT,
-        bedrock.DIALECT,
-    )
-}
+DIALECTS: LateTable[Dialect] = LateTable(
+    {
+        "anthropic": "ccm.dialects.anthropic:DIALECT",
+        "openai_chat": "ccm.dialects.openai_chat:DIALECT",
+        "openai_responses": "ccm.dialects.openai_responses:DIALECT",
+        "gemini": "ccm.dialects.gemini:DIALECT",
+        "bedrock": "ccm.dialects.bedrock:DIALECT",
+    }
+)

@@ -6,11 +6,15 @@ schema in the request: it is documented, and stands here. Server tools run at An
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any, TypeVar
 
+from ccm.dialects.base import Encoded, Loss
 from ccm.dialects.history import Lose
+from ccm.shape import dataclass, field
+from ccm.wire.jsontext import Shared, derive
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,7 @@ class Function:
 
 @dataclass(slots=True)
 class Tools:
-    """`functions` in the client's order; `server` the server tools that a dialect may have a word for;
+    """`functions` in the client's order, not to be changed; `server` the server tools that a dialect may have a word for;
     `choice` is auto | any | none | tool (with `choice_name`) or "" where nothing was said or its tool is gone."""
 
     functions: list[Function] = field(default_factory=list)
@@ -43,21 +47,11 @@ class Tools:
 
 def read(request: Mapping[str, Any], lose: Lose) -> Tools:
     """The tools and tool_choice of a request. A choice of a tool that is no function goes with that tool."""
-    tools = Tools()
-    for tool in request.get("tools") or ():
-        if not isinstance(tool, dict):
-            continue
-        kind = str(tool.get("type") or "custom")
-        if isinstance(tool.get("input_schema"), dict):
-            tools.functions.append(_custom(tool, lose))
-        elif kind != "custom" and (typed := _typed(kind)) is not None:
-            description, schema = typed
-            tools.functions.append(Function(str(tool.get("name") or kind), description, schema))
-            lose(f"tools.{kind}", "approximated")
-        elif kind == "custom" and tool.get("name"):
-            tools.functions.append(_custom({**tool, "input_schema": {}}, lose))
-        else:
-            tools.server.append(tool)
+    offered = request.get("tools") or []
+    functions, server, losses = derive(offered, "read", lambda: _read(offered))
+    for loss in losses:
+        lose(*loss)
+    tools = Tools(functions, list(server))
     choice = request.get("tool_choice")
     if isinstance(choice, Mapping):
         tools.parallel = not choice.get("disable_parallel_tool_use")
@@ -67,6 +61,48 @@ def read(request: Mapping[str, Any], lose: Lose) -> Tools:
     if not tools.functions or not named:
         tools.choice = ""
     return tools
+
+
+def _read(offered: Iterable[Any]) -> tuple[list[Function], list[dict[str, Any]], list[Loss]]:
+    """The functions and the server tools of a list of tools, and what reading them lost. Shared lists of tools are read
+    once: nobody changes what is in here."""
+    functions: list[Function] = []
+    server: list[dict[str, Any]] = []
+    losses: list[Loss] = []
+
+    def lose(feature: str, how: str) -> None:
+        losses.append(Loss(feature, how))
+
+    for tool in offered:
+        if not isinstance(tool, dict):
+            continue
+        kind = str(tool.get("type") or "custom")
+        if isinstance(tool.get("input_schema"), dict):
+            functions.append(_custom(tool, lose))
+        elif kind != "custom" and (typed := _typed(kind)) is not None:
+            description, schema = typed
+            functions.append(Function(str(tool.get("name") or kind), description, schema))
+            lose(f"tools.{kind}", "approximated")
+        elif kind == "custom" and tool.get("name"):
+            functions.append(_custom({**tool, "input_schema": {}}, lose))
+        else:
+            server.append(tool)
+    return (Shared(functions) if isinstance(offered, Shared) else functions), server, losses
+
+
+def written(functions: list[Function], key: Hashable, sent: Encoded, write: Callable[[Encoded], T]) -> T:
+    """What `write(encoded)` makes of the functions, once per `key` where they are shared; the names and losses that it
+    notes are noted in `sent` every time. `key` must name all that `write` depends on besides the functions."""
+
+    def make() -> tuple[T, Encoded]:
+        scratch = Encoded("", {})
+        return write(scratch), scratch
+
+    made, noted = derive(functions, key, make)
+    for loss in noted.losses:
+        sent.lose(*loss)
+    sent.names.update(noted.names)
+    return made
 
 
 def lose_server(tools: Tools, lose: Lose, but: Mapping[str, Any] | None = None) -> None:

@@ -6,8 +6,9 @@ Each dialect converts its own convention into this one (DIALECTS 5). The last cu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from ccm.shape import dataclass
 
 
 @dataclass(slots=True)

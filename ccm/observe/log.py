@@ -9,37 +9,22 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
 
+from ccm.observe.access import AccessLine, clean_texts, escape, fields_of, quoted, stamp
 from ccm.observe.record import RequestRecord
 from ccm.observe.redact import Redactor
 from ccm.observe.sink import LINE_BYTES, DescriptorSink, FileSink, Sink
 
+__all__ = ["FORMS", "LEVELS", "Log", "escape", "fields_of", "open_log", "stamp"]
+
 LEVELS = ("debug", "info", "warning", "error")
 FORMS = ("text", "json")
-# C0, DEL and C1, line separators, direction overrides, lone surrogates: whatever could break or forge a line
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_BARE = re.compile(r"[^\s\"'=\\]+\Z")
-_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-_SEPARATOR = "\x00"
 # How a request ended, if not well: worth a warning.
 _WARNED = frozenset({"failed", "broken"})
-
-
-def escape(text: str) -> str:
-    """The text with every control character written out (`\\x1b`, `\\n`, `\\u202e`): safe for a line and a terminal."""
-    if _UNSAFE.search(text) is None:
-        return text
-    return _UNSAFE.sub(_escaped, text)
-
-
-def _escaped(match: re.Match[str]) -> str:
-    char = match[0]
-    return _ESCAPES.get(char) or (f"\\x{ord(char):02x}" if char < "\x80" else f"\\u{ord(char):04x}")
 
 
 class Log:
@@ -56,6 +41,7 @@ class Log:
         self._sink = sink
         self._redactor = redactor
         self._form = form if form in FORMS else "text"
+        self._access = AccessLine(redactor, self._form)
         self._clock = clock
         self._lock = threading.Lock()  # guards the two counters
         self._untold = 0
@@ -99,8 +85,13 @@ class Log:
     def request(self, record: RequestRecord) -> None:
         """The access line of one finished request: a warning where it failed, else info."""
         level = 2 if record.ending in _WARNED else 1
-        if self._level <= level:
+        if self._level > level:
+            return
+        line = self._access.line(self._clock(), LEVELS[level], record)
+        if line is None or len(data := line.encode("utf-8", "replace")) >= LINE_BYTES:
             self._emit(level, "request", fields_of(record))
+        else:
+            self._write(data + b"\n")
 
     def _emit(self, level: int, event: str, fields: Mapping[str, object]) -> None:
         try:
@@ -109,6 +100,9 @@ class Log:
             Exception
         ) as error:  # a str() that raises, a lone surrogate: the log must never fail its caller
             line = self._line(self._clock(), 3, "log", {"error": f"unwritable line: {type(error).__name__}"})
+        self._write(line)
+
+    def _write(self, line: bytes) -> None:
         if not self._sink.write(line):
             with self._lock:
                 self.dropped += 1
@@ -122,15 +116,11 @@ class Log:
 
     def _line(self, at: float, level: int, event: str, fields: Mapping[str, object]) -> bytes:
         names = list(fields)
-        texts = [str(value).replace(_SEPARATOR, "\\x00") for value in fields.values()]
-        # one pass of the redactor over all values; the separator is in no pattern, so that they come apart again
-        cleaned = self._redactor.clean(_SEPARATOR.join(texts)).split(_SEPARATOR)
-        if len(cleaned) != len(texts):
-            cleaned = [self._redactor.clean(text) for text in texts]
+        cleaned = clean_texts(self._redactor, list(fields.values()))
         if self._form == "json":
             return _json_line(at, level, event, dict(zip(names, cleaned, strict=True)), fields)
         parts = [stamp(at), LEVELS[level], event]
-        parts += [f"{name}={_quoted(text)}" for name, text in zip(names, cleaned, strict=True)]
+        parts += [f"{name}={quoted(text)}" for name, text in zip(names, cleaned, strict=True)]
         return _cut(" ".join(parts).encode("utf-8", "replace"))
 
     def close(self) -> None:
@@ -160,47 +150,6 @@ def open_log(
             log.warning("log file not usable, logging to standard error", file=path, error=error.strerror)
             return log
     return Log(DescriptorSink(), redactor, level, form)
-
-
-def stamp(at: float) -> str:
-    """UTC with milliseconds: `2026-11-22T14:31:56.123Z`."""
-    millis = int(at * 1000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(millis // 1000))}.{millis % 1000:03d}Z"
-
-
-def fields_of(record: RequestRecord) -> dict[str, object]:
-    """What the access line says of a request, in its order; empty things are left out. Times in ms."""
-    usage = record.usage
-    attempts = ",".join(f"{attempt.endpoint}={attempt.result}" for attempt in record.attempts)
-    every: dict[str, object] = {
-        "id": record.id,
-        "status": record.status,
-        "ending": record.ending,
-        "surface": record.surface,
-        "stream": "yes" if record.stream else "no",
-        "asked": record.asked_model,
-        "provider": record.endpoint or record.provider,
-        "model": record.model,
-        "route": record.route,
-        "attempts": attempts,
-        "first_ms": "" if record.first_content_s is None else round(record.first_content_s * 1000),
-        "total_ms": round(record.total_s * 1000),
-        "in": usage.input or "",
-        "cached": usage.cache_read or "",
-        "written": usage.cache_write or "",
-        "out": usage.output or "",
-        "stop": record.stop_reason or "",
-        "lost": ",".join(record.losses),
-        "error": record.error,
-    }
-    return {name: value for name, value in every.items() if value != ""}
-
-
-def _quoted(text: str) -> str:
-    """Bare where nothing could be misread, else in double quotes with quotes and backslashes escaped."""
-    if _BARE.match(text) is not None:
-        return escape(text)
-    return '"' + escape(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
 
 
 def _json_line(

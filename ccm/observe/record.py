@@ -68,3 +68,5 @@ class RequestRecord:
     why: Callable[[], dict[str, Any]] | None = None  # tells how its target was chosen (`ccmctl explain`)
     bytes_in: int = 0
     bytes_out: int = 0
+    longest_gap_s: float | None = None  # of a stream: the longest wait between two pieces from the provider
+    traceparent: str = ""  # the client's header, as it came (W3C trace context)

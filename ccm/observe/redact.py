@@ -60,7 +60,11 @@ class Redactor:
         self._lock = threading.Lock()
         self._values: frozenset[str] = frozenset()
         self._forms: tuple[tuple[str, str], ...] = ()  # (what to look for, what to put there), longest first
+        self._probes: tuple[
+            str, ...
+        ] = ()  # the forms that hold no other one: without any of these, there is none
         self._words: tuple[tuple[re.Pattern[str], str], ...] = ()
+        self.generation = 0  # grows when a key becomes known: what was clean before may not be so now
 
     def register(self, value: str | Secret) -> None:
         """Makes a key known. Registering it again is free; keys are never forgotten (an old key is still a key)."""
@@ -73,16 +77,20 @@ class Redactor:
             if len(text) < _SHORT:
                 word = re.compile(rf"(?<![A-Za-z0-9]){re.escape(text)}(?![A-Za-z0-9])")
                 self._words = (*self._words, (word, MASK))
-                return
-            known = dict(self._forms)
-            known.update((form, mask(text)) for form in forms(text))
-            self._forms = tuple(sorted(known.items(), key=lambda item: -len(item[0])))
+            else:
+                known = dict(self._forms)
+                mine = forms(text)
+                known.update((form, mask(text)) for form in mine)
+                self._forms = tuple(sorted(known.items(), key=lambda item: -len(item[0])))
+                self._probes += tuple(form for form in mine if not any(o in form for o in mine if o != form))
+            self.generation += 1
 
     def clean(self, text: str) -> str:
         """The text without keys. A text that holds none comes back as the same object."""
-        for form, shown in self._forms:
-            if form in text:
-                text = text.replace(form, shown)
+        for probe in self._probes:
+            if probe in text:
+                text = self._clean_forms(text)
+                break
         for word, shown in self._words:
             text = word.sub(shown, text)
         if self._forms and ("\n" in text or "\r" in text):
@@ -104,10 +112,21 @@ class Redactor:
             return [self.clean_json(item) for item in value]
         return value
 
+    def _clean_forms(self, text: str) -> str:
+        for form, shown in self._forms:
+            if form in text:
+                text = text.replace(form, shown)
+        return text
+
     def _clean_broken(self, text: str) -> str:
         """Finds forms with line breaks inside them: the text is read without its breaks, and cut where one matches."""
-        breaks = [(m.start(), m.end()) for m in _BREAKS.finditer(text)]
         joined = _BREAKS.sub("", text)
+        for probe in self._probes:
+            if probe in joined:
+                break
+        else:
+            return text
+        breaks = [(m.start(), m.end()) for m in _BREAKS.finditer(text)]
         for form, shown in self._forms:
             at = joined.find(form)
             while at >= 0:

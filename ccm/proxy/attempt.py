@@ -22,7 +22,8 @@ from ccm.dialects.table import DIALECTS
 from ccm.errors import BadUpstream, Refusal, UpstreamError
 from ccm.messages.fold import unfold
 from ccm.messages.tokens import Usage
-from ccm.model import FailureKind, ProviderError, Target, Timeouts
+from ccm.model import EMPTY, FailureKind, ProviderError, Target, Timeouts
+from ccm.proxy.drill import Caller, Drills
 from ccm.proxy.folding import Folding as Folding  # also for those who look for it here
 from ccm.proxy.relay import PassRelay, Relay, TranslateRelay, incomplete
 from ccm.proxy.repairs import Repairs
@@ -48,6 +49,7 @@ class Via(Protocol):
     sessions: Sessions
     auth: Authorizer
     repairs: Repairs
+    drills: Drills
 
 
 @dataclass(slots=True)
@@ -63,6 +65,8 @@ class Wanted:
     renderer: Callable[[], Renderer]  # a fresh writer of events in the client's own form, for each attempt
     native: bool = True  # the client speaks Messages: an Anthropic provider's bytes may pass untouched
     tokens: int = 0  # our estimate of the input
+    watched: bool = False  # the answer's events are looked at on their way: its bytes may not pass unseen
+    request_id: str = ""
 
 
 @dataclass(slots=True)
@@ -71,6 +75,7 @@ class Answer:
 
     target: Target
     headers: dict[str, str]  # the provider's, as far as the client may see them
+    told: Mapping[str, str] = field(default_factory=lambda: EMPTY)  # all of them
     losses: list[str] = field(default_factory=list)
     call: Call | None = None
     relay: Relay | None = None
@@ -143,6 +148,7 @@ def send(
     deadline: float,
     stream: bool,
     client: Mapping[str, str],
+    make: Caller = Call,
 ) -> Call:
     """Authorizes and sends one encoded request; the answer's head has been read when this returns."""
     provider = target.provider
@@ -159,7 +165,7 @@ def send(
     headers |= via.auth.headers(
         target.endpoint, url, {**headers, "host": pool.authority}, body, client=client
     )
-    call = Call(pool, watch)
+    call = make(pool, watch)
     call.send(encoded.path, headers, body, deadline)
     return call
 
@@ -260,11 +266,16 @@ def _ask(
     if not (streamed and want.stream):
         deadline = min(deadline, now + limits.header_s * (1 + _asked_tokens(want.raw) / _TOKENS_PER_LIMIT))
     head_deadline = min(deadline, now + limits.header_s) if streamed else deadline
-    call = send(via, target, sent.encoded, sent.body, watch, head_deadline, streamed, want.headers)
+    make = via.drills.caller(target, want.request_id) if via.drills.active else Call
+    call = send(via, target, sent.encoded, sent.body, watch, head_deadline, streamed, want.headers, make)
     refuse_bad_status(call, sent.dialect, min(deadline, time.monotonic() + limits.header_s))
     assert call.head is not None
     answer = Answer(
-        target, relayed(call.head.headers), [f"{n.feature}={n.how}" for n in sent.encoded.losses], call
+        target,
+        relayed(call.head.headers),
+        call.head.headers,
+        [f"{n.feature}={n.how}" for n in sent.encoded.losses],
+        call,
     )
     if sent.repairs:
         answer.headers["x-ccm-repair"] = safe_value(", ".join(map(str, sent.repairs)))
@@ -321,7 +332,7 @@ def _prime(want: Wanted, sent: _Sent, call: Call, answer: Answer, deadline: floa
         return
     answer.renderer = renderer = want.renderer()
     relay: Relay
-    if sent.passing:
+    if sent.passing and not want.watched:
         relay = PassRelay(anthropic_scan.Scanner(), lambda: _relay(want, sent, renderer))
     else:
         relay = _relay(want, sent, renderer)

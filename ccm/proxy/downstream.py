@@ -78,6 +78,9 @@ class Downstream:
         """This request's worker will be busy waiting: another one is to mind the door."""
         self._relieve()
 
+    def calling(self, call: object) -> None:
+        """A call goes out for this client."""
+
     # ---- whole answers
 
     def answer(

@@ -14,12 +14,16 @@ from dataclasses import replace
 from ccm.catalog.models import ModelBook
 from ccm.dialects.base import Loss
 from ccm.model import ProviderError, Snapshot
+from ccm.observe.bodies import Bodies
 from ccm.observe.record import RequestRecord
+from ccm.proxy.drill import Drills
+from ccm.proxy.projects import Projects
 from ccm.proxy.pump import Pump
 from ccm.proxy.repairs import Repairs
 from ccm.routing.router import Router
 from ccm.upstream.auth import Authorizer
 from ccm.upstream.sessions import Sessions
+from ccm.usage.meter import Meter
 
 
 def new_id(prefix: str) -> str:
@@ -37,6 +41,7 @@ class Engine:
         sessions: Sessions,
         auth: Authorizer,
         book: ModelBook,
+        meter: Meter,
         observe: Callable[[RequestRecord], None],
         on_fault: Callable[[BaseException, str], None],
     ) -> None:
@@ -45,12 +50,20 @@ class Engine:
         self.sessions = sessions
         self.auth = auth
         self.book = book
+        self.meter = meter
+        self.bodies: Bodies | None = None  # where prompts and answers are written to for a while
         self.observe = observe
         self.repairs = Repairs()
+        self.projects = Projects()
+        self.drills = Drills()
         self.clean: Callable[[str], str] = (
             str  # takes keys out of what providers say; `app` sets the redactor's
         )
+        self.exposition: Callable[[], str] = str  # ccm's figures for Prometheus; `app` sets it
         self.on_fault = on_fault  # a bug of ours: the traceback goes to the log, with the request's id
+        self.degraded: Callable[[], bool] = lambda: (
+            False
+        )  # something needs the user, though requests are served
         self.pump: Pump
         self.stopping = threading.Event()
         self._lock = threading.Lock()

@@ -14,19 +14,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from ccm.dialects.inbound.base import SURFACES, Renderer
-from ccm.errors import BadUpstream, ClientGone, Refusal, UpstreamError
+from ccm.errors import ClientGone, Refusal
 from ccm.model import Failure, FailureKind, Outcome, ProviderError, Snapshot, Target
-from ccm.observe.record import Attempt, RequestRecord
+from ccm.observe.record import RequestRecord
 from ccm.proxy import parse
-from ccm.proxy.attempt import Answer, Wanted, attempt
+from ccm.proxy.admission import admit
+from ccm.proxy.attempt import Answer, Wanted
 from ccm.proxy.downstream import Downstream
 from ccm.proxy.engine import Engine, new_id, without_keys
 from ccm.proxy.entry import Entry
-from ccm.proxy.pump import Stream
-from ccm.routing import failover, failures, tags
+from ccm.proxy.rescue import Rescue
+from ccm.proxy.splice import Witness
+from ccm.proxy.stream import Stream
+from ccm.proxy.tries import Tries
+from ccm.routing import failures, tags
 from ccm.routing.classify import Ask
 from ccm.routing.router import Route, Ticket
-from ccm.upstream.poller import wait_for
 from ccm.wire.headers import safe_value
 from ccm.wire.search import contains
 
@@ -53,11 +56,17 @@ class Flow:
         self.losses: list[str] = []  # what its translation into one dropped
         self.started = time.monotonic()
         self.record = RequestRecord(new_id("req_"), time.time(), bytes_in=len(raw))
+        self.record.traceparent = headers.get("traceparent", "")
+        bodies = engine.bodies
+        self._bodies = bodies if bodies is not None and bodies.active else None
+        if self._bodies is not None:
+            self._bodies.write(self.record.id, "request", self.raw)
         self._body: dict[str, Any] | None = None
         self._left = False
+        self._serving: tuple[Target, Ticket]
+        self._continues = engine.snapshot.failover.midstream == "continue"
         self._first_content_s: float | None = None  # of the attempt that answered, from its own beginning
         self._body_key = 0
-        self.failed: list[tuple[Target, Failure]] = []
 
     def run(self) -> bool:
         """Answers the request. True: the connection is answered for (a stream went to the pump)."""
@@ -108,9 +117,10 @@ class Flow:
 
     def _renderer(self) -> Renderer:
         record = self.record
-        return self.surface.renderer(
+        renderer = self.surface.renderer(
             record.asked_model, self._body or {}, self.original, new_id, int(record.at)
         )
+        return Witness(renderer) if self._continues else renderer
 
     def body(self) -> dict[str, Any]:
         """The parsed request, parsed and checked on first use."""
@@ -148,7 +158,10 @@ class Flow:
             self._body = stripped  # a routing tag is for us, not for a provider
             self.raw = json.dumps(stripped, separators=(",", ":")).encode()
         record.session, record.request_class = route.session, route.request_class
-        record.route = route.reason
+        record.project = self.engine.projects.of(self.headers, route.session, self.raw)
+        record.list_price = route.list_price
+        route = admit(self.engine, record, ask, route, self.body)
+        record.route, record.why = route.reason, route.tell
         want = Wanted(
             self.raw,
             self.body,
@@ -159,6 +172,8 @@ class Flow:
             self._renderer,
             native=self.surface.native,
             tokens=ask.input_tokens(),
+            request_id=record.id,
+            watched=self._continues and stream,
         )
         thinking = contains(self.raw, b'"thinking"')
         return self._try_all(want, route, thinking)
@@ -175,108 +190,21 @@ class Flow:
     # ---- attempts
 
     def _try_all(self, want: Wanted, route: Route, thinking: bool) -> bool:
-        router = self.engine.router
-        deadline = self._deadline(want.stream)
-        plan = failover.plan(
+        tries = Tries(
+            self.engine,
+            self.down,
+            self.record,
+            want,
             route,
-            self.snapshot.failover,
-            clock=time.monotonic,
-            rng=router.rng,
-            deadline=deadline,
-            budget=router.retry_budget,
+            started=self.started,
+            deadline=self._deadline(want.stream),
             thinking=thinking,
-            input_tokens=want.tokens,
         )
-        failure: Failure | None = None
-        try:
-            step = next(plan)
-            while True:
-                failure = None
-                if isinstance(step, failover.Wait):
-                    self._wait(step.seconds)
-                else:
-                    ticket = router.reserve(step.target, route)
-                    if ticket is None and step.wait_s > 0:  # busy, not broken: a place in its queue
-                        self.down.waiting()
-                        ticket = router.wait_slot(step.queue, time.monotonic() + step.wait_s, self._gone)
-                        if ticket is not None:
-                            step.target = ticket.target
-                    if ticket is not None:
-                        answer = self._try(want, step, ticket, deadline)
-                        if isinstance(answer, Answer):
-                            return self._deliver(want, answer, ticket)
-                        failure = answer
-                step = plan.send(failure)
-        except StopIteration:
-            pass
-        finally:
-            plan.close()
-        return self._all_failed(want, route)
-
-    def _gone(self) -> bool:
-        """Whether waiting has become pointless: ccm stops. Raises ClientGone when the client has left."""
-        events, _ = wait_for(self.down.fd, self.down.events, 0.0)
-        if events:
-            self.down.hangup(events)
-        return self.engine.stopping.is_set()
-
-    def _wait(self, seconds: float) -> None:
-        """A wait that ends when the client leaves, or when ccm stops."""
-        deadline = time.monotonic() + seconds
-        self.down.waiting()
-        while (left := deadline - time.monotonic()) > 0 and not self.engine.stopping.is_set():
-            events, _ = wait_for(self.down.fd, self.down.events, min(left, 1.0))
-            if events:
-                self.down.hangup(events)
-
-    def _try(self, want: Wanted, step: failover.Try, ticket: Ticket, deadline: float) -> Answer | Failure:
-        """One attempt; its failure is a value, everything that ends the request is raised."""
-        engine, target, began = self.engine, step.target, time.monotonic()
-        self.record.provider, self.record.endpoint = target.provider.name, target.endpoint.id
-        self.record.model = target.model
-        try:
-            answer = self._attempt(want, step, deadline)
-        except UpstreamError as error:
-            failure = failures.classify(without_keys(error.error, engine.clean), now_wall=time.time())
-        except BadUpstream as error:
-            failure = Failure(
-                FailureKind.PROTOCOL,
-                ProviderError(0, "api_error", engine.clean(str(error)), kind=FailureKind.PROTOCOL),
-            )
-        except ClientGone:
-            engine.router.release(ticket, Outcome(cancelled=True))
-            self._note(target, "cancelled", began)
-            raise
-        except BaseException:
-            engine.router.release(ticket, Outcome(cancelled=True))
-            raise
-        else:
-            self.record.first_content_s = time.monotonic() - self.started
-            self._first_content_s = time.monotonic() - began
-            engine.router.first_content(ticket, self._first_content_s, want.tokens)
-            self._note(target, "200", began)
-            return answer
-        # a client's own key says nothing of the provider: the next client's may be good
-        own = failure.kind is FailureKind.CREDENTIAL and target.provider.auth == "passthrough"
-        engine.router.release(ticket, Outcome(cancelled=True) if own else Outcome(failure=failure))
-        self._note(target, str(failure.error.status or failure.kind.value), began, failure.error.message)
-        self.failed.append((target, failure))
-        return failure
-
-    def _attempt(self, want: Wanted, step: failover.Try, deadline: float) -> Answer:
-        """One call; a second one where the credentials had only run out and new ones can be had."""
-        engine, target = self.engine, step.target
-        try:
-            return attempt(want, target, step.limits, engine, self.down, deadline, new_id)
-        except UpstreamError as error:
-            failure = failures.classify(error.error, now_wall=time.time())
-            if failure.kind is not FailureKind.CREDENTIAL or not engine.auth.refused(target.endpoint):
-                raise
-        return attempt(want, target, step.limits, engine, self.down, deadline, new_id)
-
-    def _note(self, target: Target, result: str, began: float, error: str = "") -> None:
-        seconds = time.monotonic() - began
-        self.record.attempts.append(Attempt(target.endpoint.id, target.model, result, seconds, error[:500]))
+        found = tries.run(self.snapshot.failover)
+        if found is None:
+            return self._all_failed(want, route, tries.failed)
+        self._first_content_s = tries.first_content_s
+        return self._deliver(want, route, *found)
 
     # ---- the answer
 
@@ -288,6 +216,8 @@ class Flow:
             headers |= {name: clean(value) for name, value in answer.headers.items()}
         if not self.surface.native:
             headers["x-request-id"] = headers["request-id"]  # where OpenAI's clients look for it
+        if record.warned:
+            headers["x-ccm-budget"] = safe_value("; ".join(record.warned), 1024)
         headers["x-ccm-provider"] = safe_value(answer.target.provider.name)
         headers["x-ccm-model"] = safe_value(answer.target.model)
         headers["x-ccm-route"] = safe_value(record.route)
@@ -297,22 +227,29 @@ class Flow:
             headers["x-ccm-loss"] = safe_value(", ".join(losses), 1024)
         return headers
 
-    def _deliver(self, want: Wanted, answer: Answer, ticket: Ticket) -> bool:
+    def _deliver(self, want: Wanted, route: Route, answer: Answer, ticket: Ticket) -> bool:
         headers = self._answer_headers(answer)
         self.record.usage, self.record.stop_reason = answer.usage, answer.stop_reason
         try:
             if want.stream:
-                return self._commit(answer, headers, ticket)
+                return self._commit(want, route, answer, headers, ticket)
             if answer.body and self.surface.native:
-                self.down.answer(200, answer.body, headers)
+                body = answer.body
             else:
-                self.down.answer_json(200, self._message(answer), headers)
+                body = json.dumps(self._message(answer), separators=(",", ":")).encode()
+            if self._bodies is not None:
+                self._tap(body)
+            self.down.answer(200, body, headers)
         except ClientGone:
             self._close(answer)
             self.engine.router.release(ticket, Outcome(cancelled=True))
             raise
         self._succeed(ticket)
         return False
+
+    def _tap(self, data: bytes) -> None:
+        if data and self._bodies is not None:
+            self._bodies.write(self.record.id, "answer", data)
 
     def _message(self, answer: Answer) -> dict[str, Any]:
         record = self.record
@@ -324,7 +261,9 @@ class Flow:
         if answer.call is not None:
             answer.call.close()
 
-    def _commit(self, answer: Answer, headers: dict[str, str], ticket: Ticket) -> bool:
+    def _commit(
+        self, want: Wanted, route: Route, answer: Answer, headers: dict[str, str], ticket: Ticket
+    ) -> bool:
         """The instant after which nothing can be undone."""
         relay, call, down = answer.relay, answer.call, self.down
         renderer = answer.renderer or self._renderer()
@@ -334,17 +273,24 @@ class Flow:
             return False
         down.commit(headers, answer.first, renderer.content_type, last=relay.finished)
 
-        def on_end(stream: Stream) -> None:
-            self._stream_ended(stream, answer.target, ticket)
-
+        self._serve(answer.target, ticket)
+        rescue = None
+        if isinstance(renderer, Witness):
+            rescuer = Rescue(self.engine, want, route, self.record, renderer, self.started, self._serve)
+            rescue = lambda stream, error: rescuer.begin(stream, error, *self._serving)  # noqa: E731
+        if self._bodies is not None:
+            self._tap(answer.first)
         stream = Stream(
             call,
             down,
             relay,
             answer.target.provider.timeouts,
-            lambda e: self._error_bytes(answer.target, renderer, e),
-            on_end,
+            lambda e: self._error_bytes(self._serving[0], renderer, e),
+            self._stream_ended,
+            rescue,
         )
+        if self._bodies is not None:
+            stream.tap = self._tap
         self._leave()
         self.engine.pump.adopt(stream)
         return True
@@ -356,10 +302,15 @@ class Flow:
         type, message = failures.error_type_for_stream(failure)
         return renderer.fail(type, f"{target.provider.name}: {message}", self.record.id)
 
-    def _stream_ended(self, stream: Stream, target: Target, ticket: Ticket) -> None:
+    def _serve(self, target: Target, ticket: Ticket) -> None:
+        self._serving = (target, ticket)
+
+    def _stream_ended(self, stream: Stream) -> None:
         """Runs in the thread that ended the stream."""
+        _, ticket = self._serving
         record, router = self.record, self.engine.router
         record.usage, record.stop_reason = stream.relay.usage, stream.relay.stop_reason
+        record.longest_gap_s = stream.longest_gap_s
         if stream.error is not None:
             failure = failures.classify(stream.error, now_wall=time.time())
             router.release(ticket, Outcome(failure=failure))
@@ -375,7 +326,10 @@ class Flow:
     def _succeed(self, ticket: Ticket) -> None:
         usage = self.record.usage
         outcome = Outcome(
-            first_content_s=self._first_content_s, input_tokens=usage.input_total, output_tokens=usage.output
+            first_content_s=self._first_content_s,
+            input_tokens=usage.input_total,
+            output_tokens=usage.output,
+            cached_tokens=usage.cache_read + usage.cache_write,
         )
         self.engine.router.release(ticket, outcome)
         self.record.ending = "complete"
@@ -383,11 +337,11 @@ class Flow:
 
     # ---- the end
 
-    def _all_failed(self, want: Wanted, route: Route) -> bool:
+    def _all_failed(self, want: Wanted, route: Route, failed: list[tuple[Target, Failure]]) -> bool:
         record, router = self.record, self.engine.router
-        window = max((t.facts.window for t, _ in self.failed), default=None)
+        window = max((t.facts.window for t, _ in failed), default=None)
         final = failures.final(
-            self.failed, window=window, tokens=want.tokens, soonest_s=router.soonest_s(route.targets)
+            failed, window=window, tokens=want.tokens, soonest_s=router.soonest_s(route.targets)
         )
         headers = {"request-id": record.id, "x-ccm-request-id": record.id, **final.headers}
         headers["x-ccm-attempts"] = safe_value(",".join(f"{a.endpoint}={a.result}" for a in record.attempts))

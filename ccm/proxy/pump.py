@@ -9,149 +9,17 @@ provider's side is not read until it has.
 from __future__ import annotations
 
 import socket
-import ssl
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 
-from ccm.errors import BadUpstream, ClientGone
-from ccm.model import FailureKind, ProviderError, Timeouts
-from ccm.proxy.downstream import Downstream
-from ccm.proxy.relay import EMPTY_DELTA_S, KEEPALIVE_S, Relay, incomplete
-from ccm.upstream.call import NOT_NOW, Call
+from ccm.errors import ClientGone
+from ccm.model import FailureKind, ProviderError
+from ccm.proxy.stream import BACKLOG_BYTES, STUCK_S, Stream, Successor
 from ccm.upstream.poller import BROKEN, HANGUP, READ, WRITE, Poller
 
-BACKLOG_BYTES = 256 * 1024
-STUCK_S = 30.0  # a client that takes nothing for so long is gone
-NO_CONTENT_S = 600.0
 _DRAIN_S = 2.0
-_PIECE = 64 * 1024
-_STEPS = 8
-
-
-class Stream:
-    """One committed stream: its provider's side, its client's side, and what lies between.
-
-    `on_end(stream)` is called exactly once, in the thread that ended it: `error` None and `gone` False mean complete.
-    """
-
-    __slots__ = (
-        "call", "content_at", "delta_at", "down", "error", "error_event", "fd", "gone", "heard_at", "is_over", "on_end",
-        "paused",        "probed", "progress_at", "relay", "sent_at", "started_at", "timeouts",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        call: Call,
-        down: Downstream,
-        relay: Relay,
-        timeouts: Timeouts,
-        error_event: Callable[[ProviderError], bytes],
-        on_end: Callable[[Stream], None],
-    ) -> None:
-        now = time.monotonic()
-        self.call = call
-        self.fd = call.sock.fileno()
-        self.down = down
-        self.relay = relay
-        self.timeouts = timeouts
-        self.error_event = error_event  # the error in the client's own event form
-        self.on_end = on_end
-        self.error: ProviderError | None = None
-        self.gone = False
-        self.is_over = False  # nothing more will be relayed; both connections may still have to be settled
-        self.paused = False
-        self.probed = False
-        self.started_at = self.heard_at = self.sent_at = self.content_at = self.delta_at = (
-            self.progress_at
-        ) = now
-
-    def step(self) -> bool:
-        """Relays what is ready; True when the stream is over for the client. Raises ClientGone."""
-        if self.relay.finished:
-            return True  # the commit brought all of it
-        sock = self.call.sock
-        steps = 0
-        while steps < _STEPS or (isinstance(sock, ssl.SSLSocket) and sock.pending()):
-            steps += 1
-            if self.call.body.done:
-                return self._body_end()
-            raw = self.call.take_buffered()
-            if not raw:
-                try:
-                    raw = sock.recv(_PIECE)
-                except NOT_NOW:
-                    return False
-                except OSError:
-                    return self.fail(incomplete("the provider broke the connection in mid-stream"))
-                if not raw:
-                    return self._upstream_end()
-            self.heard_at = time.monotonic()
-            try:
-                payload = self.call.body.feed(raw)
-            except BadUpstream as error:
-                return self.fail(ProviderError(0, "api_error", str(error), kind=FailureKind.PROTOCOL))
-            if self._relay(payload):
-                return True
-            if self.down.backlog > BACKLOG_BYTES:
-                return False
-        return False
-
-    def _relay(self, payload: bytes) -> bool:
-        relay = self.relay
-        out = relay.feed(payload) if payload else b""
-        if relay.finished:
-            self.down.finish(out)
-            return True
-        if out:
-            self.sent_at = self.heard_at
-            if relay.fresh:
-                self.content_at = self.delta_at = self.heard_at
-            self.down.push(out)
-        return self.fail(relay.error) if relay.error is not None else False
-
-    def _upstream_end(self) -> bool:
-        if self.call.body.until_close:
-            self.call.body.close()
-            return self._body_end()
-        return self.fail(incomplete("the provider ended the connection in mid-stream"))
-
-    def _body_end(self) -> bool:
-        out = self.relay.end()
-        if self.relay.error is None:
-            self.down.finish(out)
-            return True
-        if out:
-            self.down.push(out)
-        return self.fail(self.relay.error)
-
-    def fail(self, error: ProviderError) -> bool:
-        """The honest end of a stream that cannot be completed: one error event, never an invented stop."""
-        self.error = error
-        self.down.finish(self.error_event(error))
-        return True
-
-    def drained(self) -> bool:
-        """After the last event: reads the rest of the provider's framing, so that its connection can be kept; after a
-        failure, or when the client has left, cuts it, so that the provider stops generating. True: settled."""
-        call = self.call
-        if self.error is not None or self.gone:
-            call.close()
-            return True
-        try:
-            while not call.body.done:
-                raw = call.sock.recv(_PIECE)
-                if not raw or call.body.feed(raw):
-                    call.close()  # the end of the connection, or data after the terminal event: not to be used again
-                    return True
-        except NOT_NOW:
-            return False
-        except (OSError, BadUpstream):
-            call.close()
-            return True
-        call.release()
-        return True
 
 
 class Pump:
@@ -162,10 +30,13 @@ class Pump:
         self._incoming: deque[Stream] = deque()
         self._upstream: dict[int, Stream] = {}
         self._client: dict[int, Stream] = {}
+        self._resting: set[Stream] = set()  # between two providers: only the client's side is watched
+        self._resumed: deque[Stream] = deque()  # who may go on
         self._draining: dict[int, tuple[Stream, float]] = {}  # provider's sides with framing still to come
         self._flushing: dict[
             int, tuple[Stream, float]
         ] = {}  # client's sides that have not taken everything yet
+        self._timers: deque[tuple[float, Callable[[], None]]] = deque()
         self._sweep = sweep
         self._on_fault = on_fault
         self._stopping = False
@@ -184,7 +55,7 @@ class Pump:
     @property
     def streams(self) -> int:
         """Streams being relayed."""
-        return len(self._upstream) + len(self._incoming)
+        return len(self._upstream) + len(self._incoming) + len(self._resting)
 
     def adopt(self, stream: Stream) -> None:
         """Takes a committed stream over from a worker, or ends it right here if that is all it needs."""
@@ -197,6 +68,10 @@ class Pump:
                 _let_go(stream)
             return
         self._hand_over(stream)
+
+    def later(self, at: float, callback: Callable[[], None]) -> None:
+        """Calls back at this monotonic instant, or up to a second later; the callback must not block."""
+        self._timers.append((at, callback))
 
     def _hand_over(self, stream: Stream) -> None:
         self._incoming.append(stream)
@@ -231,17 +106,60 @@ class Pump:
             if stream.is_over:
                 self._let_go_later(stream)
                 continue
-            self._upstream[stream.fd] = stream
             self._client[down.fd] = stream
             self._poller.add(down.fd, HANGUP)
-            self._poller.add(stream.fd, READ)
-            if down.backlog:
-                self._backpressure(stream)
+            if stream.resting:
+                stream.call.close()
+                self._resting.add(stream)
+            else:
+                self._read(stream)
+
+    def _read(self, stream: Stream) -> None:
+        self._upstream[stream.fd] = stream
+        self._poller.add(stream.fd, READ)
+        if stream.down.backlog:
+            self._backpressure(stream)
+
+    def _advance(self, stream: Stream, step: Callable[[], bool]) -> bool:
+        """Runs a step and does what follows from its result. True: the stream goes on."""
+        if self._guarded(stream, step):
+            self._settle(stream)
+            return False
+        if stream.resting and stream not in self._resting:
+            self._upstream.pop(stream.fd, None)
+            self._poller.drop(stream.fd)
+            stream.call.close()
+            self._resting.add(stream)
+            return False
+        return True
+
+    def resume(self, stream: Stream, successor: Successor) -> None:
+        """Somebody was found to complete this stream, or nobody. From any thread."""
+        stream.successor = successor
+        self._resumed.append(stream)
+        self._wake()
+
+    def _take_over(self) -> None:
+        for _ in range(len(self._resumed)):
+            stream = self._resumed.popleft()
+            successor = stream.successor
+            assert successor is not None
+            if stream in self._resting:
+                self._resting.discard(stream)
+                stream.successor = None
+                if self._advance(stream, lambda: stream.go_on(successor)):  # noqa: B023 - called at once
+                    self._read(stream)
+            elif stream.is_over:
+                successor.drop()
+            else:  # its worker has not handed it over yet
+                self._resumed.append(stream)
 
     def _settle(self, stream: Stream) -> None:
         """The stream is over: gives both connections back and tells whoever accounts for it."""
-        self._upstream.pop(stream.fd, None)
-        self._poller.drop(stream.fd)
+        stream.is_over = True
+        self._resting.discard(stream)
+        if self._upstream.pop(stream.fd, None) is not None:
+            self._poller.drop(stream.fd)
         self._client.pop(stream.down.fd, None)
         self._poller.drop(stream.down.fd)
         stream.on_end(stream)
@@ -269,6 +187,8 @@ class Pump:
                     self._ready(fd, events)
             if self._incoming:
                 self._take_in()
+            if self._resumed:
+                self._take_over()
             now = time.monotonic()
             if now >= tick:
                 tick = now + 1.0
@@ -279,13 +199,10 @@ class Pump:
     def _ready(self, fd: int, events: int) -> None:
         stream = self._upstream.get(fd)
         if stream is not None:
-            if self._guarded(stream, stream.step):
-                self._settle(stream)
-            elif stream.down.backlog:
+            if self._advance(stream, stream.step) and stream.down.backlog:
                 self._backpressure(stream)
         elif (client := self._client.get(fd)) is not None:
-            if self._guarded(client, lambda: self._client_ready(client, events)):
-                self._settle(client)
+            self._advance(client, lambda: self._client_ready(client, events))
         elif fd in self._draining:
             stream = self._draining[fd][0]
             self._poller.drop(fd)
@@ -334,9 +251,8 @@ class Pump:
         _let_go(stream)
 
     def _tick(self, now: float) -> None:
-        for stream in list(self._upstream.values()):
-            if self._guarded(stream, lambda s=stream: self._check_time(s, now)):  # type: ignore[misc]
-                self._settle(stream)
+        for stream in [*self._upstream.values(), *self._resting]:
+            self._advance(stream, lambda s=stream: s.over_time(now))  # type: ignore[misc]
         for fd, (stream, deadline) in list(self._draining.items()):
             if now >= deadline:
                 del self._draining[fd]
@@ -346,26 +262,13 @@ class Pump:
             if now >= deadline:
                 stream.gone = True
                 self._flush(stream, BROKEN)
+        for _ in range(len(self._timers)):
+            at, callback = self._timers.popleft()
+            if at <= now:
+                callback()
+            else:
+                self._timers.append((at, callback))
         self._sweep()
-
-    def _check_time(self, stream: Stream, now: float) -> bool:
-        limits = stream.timeouts
-        if stream.down.backlog and now - stream.progress_at > STUCK_S:
-            raise ClientGone
-        if stream.paused:
-            return False
-        for since, limit, what in (
-            (stream.heard_at, limits.idle_s, "fell silent"),
-            (stream.content_at, NO_CONTENT_S, "sent no content"),
-            (stream.started_at, limits.total_s, "took too long"),
-        ):
-            if now - since > limit:
-                message = f"{stream.call.pool.provider.name} {what} for {limit:.0f} s in mid-stream"
-                return stream.fail(ProviderError(0, "timeout_error", message, kind=FailureKind.IDLE_TIMEOUT))
-        if now - stream.sent_at > KEEPALIVE_S or now - stream.delta_at > EMPTY_DELTA_S:
-            stream.sent_at = stream.delta_at = now
-            stream.down.push(stream.relay.alive(now - stream.content_at))
-        return False
 
     def end_all(self, error: ProviderError, timeout_s: float = 5.0) -> None:
         """Ends every stream honestly (shutdown after the drain time)."""
@@ -374,7 +277,8 @@ class Pump:
         self._ended.wait(timeout_s)
 
     def _end_all(self, error: ProviderError) -> None:
-        for stream in list(self._upstream.values()):
+        for stream in [*self._upstream.values(), *self._resting]:
+            stream.rescue = None
             self._guarded(stream, lambda s=stream: s.fail(error))  # type: ignore[misc]
             self._settle(stream)
         self._ended.set()

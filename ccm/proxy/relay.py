@@ -85,6 +85,29 @@ def incomplete(what: str = "the provider's stream ended before its last event") 
     return ProviderError(0, "api_error", what, kind=FailureKind.BROKEN)
 
 
+class Finished:
+    """An answer that came whole, where a stream is looked for: nothing more will come."""
+
+    content = fresh = finished = True
+    error: ProviderError | None = None
+
+    def __init__(self, usage: Usage, stop_reason: str | None) -> None:
+        self.usage = usage
+        self.stop_reason = stop_reason
+
+    def feed(self, payload: bytes) -> bytes:
+        """Nothing."""
+        return b""
+
+    def end(self) -> bytes:
+        """Nothing."""
+        return b""
+
+    def alive(self, quiet_content_s: float) -> bytes:
+        """Nothing."""
+        return b""
+
+
 class PassRelay:
     """Anthropic to Anthropic: the bytes as they came, cut at event boundaries; `mend` makes the relay that takes over
     where the provider breaks the grammar (its decoder then knows all that was relayed before)."""

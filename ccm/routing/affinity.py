@@ -10,6 +10,7 @@ lock of its own: the router's guards it.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 
 Key = tuple[str, str]  # session or fingerprint, model as asked for (and where a rule sends it)
 
@@ -49,6 +50,11 @@ class Affinity:
         endpoint, used = self._table.get(key, (None, now))
         return endpoint if now - used <= self._ttl_s else None
 
+    def idle_s(self, key: Key, now: float) -> float | None:
+        """How long a binding has not been used; None where there is none."""
+        entry = self._table.get(key)
+        return None if entry is None else now - entry[1]
+
     def bind(self, key: Key, endpoint: str, now: float, *, counted: bool = True) -> None:
         """The endpoint has just answered this conversation. Not `counted`: a change is no move of a conversation."""
         before = self._table.get(key)
@@ -58,6 +64,10 @@ class Affinity:
         self._table.move_to_end(key)
         while len(self._table) > self._most:
             self._table.popitem(last=False)
+
+    def entries(self) -> Iterator[tuple[Key, str, float]]:
+        """(conversation, endpoint, when last used), the least recently used first."""
+        return ((key, endpoint, used) for key, (endpoint, used) in self._table.items())
 
     def forget(self, endpoints: frozenset[str]) -> None:
         """Unbinds everything that is bound to one of these endpoints (they are gone from the configuration)."""

@@ -7,22 +7,25 @@ guards it.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 from ccm.errors import ControlError
 from ccm.model import Endpoint, Snapshot
 from ccm.routing.health import EndpointHealth
+from ccm.settings import ROUTE_ORDER
 
 
 class Board:
     """Endpoint id -> row, in the order of the configuration."""
 
-    __slots__ = ("_disabled", "_drained", "_primary", "_rng", "rows", "snapshot")
+    __slots__ = ("_disabled", "_drained", "_primaries", "_rng", "rows", "snapshot")
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self.rows: dict[str, EndpointHealth] = {}
         self.snapshot: Snapshot | None = None
-        self._primary: tuple[str, float | None] | None = None
+        # request class ("" = all others) -> who was switched to, and until when
+        self._primaries: dict[str, tuple[str, float | None]] = {}
         self._disabled: set[str] = set()
         self._drained: set[str] = set()
 
@@ -42,8 +45,9 @@ class Board:
         known = snapshot.providers
         self._disabled &= {name for name in self._disabled if name in known}
         self._drained &= {name for name in self._drained if name in known}
-        if self._primary is not None and self._primary[0] not in known and self._primary[0] not in rows:
-            self._primary = None
+        for request_class, (name, _) in list(self._primaries.items()):
+            if name not in known and name not in rows:
+                del self._primaries[request_class]
         self._mark()
         return gone
 
@@ -56,20 +60,35 @@ class Board:
                 self.rows[endpoint.id] = row
         return row
 
-    def primary(self, now: float) -> str | None:
-        """What was switched to, while that lasts."""
-        if self._primary is not None:
-            name, until = self._primary
-            if until is None or now < until:
+    @property
+    def switched_classes(self) -> tuple[str, ...]:
+        """The request classes for which somebody was switched to."""
+        return tuple(self._primaries)
+
+    def primary(self, now: float, is_a: Callable[[str], bool] | None = None) -> str | None:
+        """What was switched to, while that lasts: for a class the request is one of, else for all. The classes are
+        asked in the order of [routes]."""
+        if not self._primaries:
+            return None
+        classes = [name for name in ROUTE_ORDER if name in self._primaries] if is_a is not None else []
+        for request_class in (*classes, ""):
+            found = self._primaries.get(request_class)
+            if found is None:
+                continue
+            name, until = found
+            if until is not None and now >= until:
+                del self._primaries[request_class]
+            elif not request_class or (is_a is not None and is_a(request_class)):
                 return name
-            self._primary = None
         return None
 
-    def set_primary(self, name: str | None, until: float | None) -> None:
+    def set_primary(self, name: str | None, until: float | None, request_class: str = "") -> None:
         """Raises ControlError for an unknown name."""
-        if name is not None:
+        if name is None:
+            self._primaries.pop(request_class, None)
+        else:
             self.check(name, endpoints=True)
-        self._primary = None if name is None else (name, until)
+            self._primaries[request_class] = (name, until)
 
     def set_enabled(self, name: str, enabled: bool) -> None:
         """Raises ControlError for an unknown name."""

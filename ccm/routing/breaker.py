@@ -140,6 +140,11 @@ class Breaker:
         self._turn(State.CLOSED)
         self.openings = 0
 
+    def reopen(self, until: float, openings: int) -> None:
+        """Open until then, as the process before us had it."""
+        self._turn(State.OPEN)
+        self.until, self.openings = until, openings
+
     def _open(self, now: float) -> None:
         if self._state is State.CLOSED and self.openings:
             self.openings = max(0, self.openings - int((now - self._closed_at) // QUIET_S))

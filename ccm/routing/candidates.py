@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ccm.errors import Refusal
-from ccm.model import Endpoint, ModelFacts, Provider, Snapshot
+from ccm.model import Endpoint, ModelFacts, Price, Provider, Snapshot
 from ccm.routing import rules
 from ccm.settings import Destination
 
@@ -46,6 +46,9 @@ class Slate:
     candidates: tuple[Candidate, ...]
     pinned: str
     lacking: frozenset[str]
+    list_price: Price | None = (
+        None  # what the name costs at the first provider by priority, whoever is pinned
+    )
 
 
 def slate_for(
@@ -97,7 +100,19 @@ def slate_for(
         candidates += [replace(c, rank=rank) for c in found if c.endpoint.id not in named]
     missing = [candidate.lacks for candidate in candidates]
     lacking = frozenset[str]().union(*missing) - frozenset.intersection(*missing)
-    return Slate(tuple(candidates), pinned, lacking)
+    everybody = candidates
+    if pin or to:
+        try:
+            everybody, _ = _group(asked, "", "", snapshot, find_facts)
+        except Refusal:
+            everybody = []
+    return Slate(tuple(candidates), pinned, lacking, _list_price(everybody))
+
+
+def _list_price(found: Sequence[Candidate]) -> Price | None:
+    """What the request would cost without ccm: at the provider that comes first, for the name as it was asked."""
+    first = min(found, key=lambda c: (c.stand_in, c.endpoint.provider.priority, c.index), default=None)
+    return first.facts.price if first is not None else None
 
 
 def _group(

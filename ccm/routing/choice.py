@@ -1,9 +1,10 @@
 """The order of the candidates of one request: what the router decides, as a function of its rows.
 
 From the last word to the first: a target whose stream to this client has just broken goes last; a full one goes
-behind; the primary (`ccmctl switch`) goes first; the endpoint that holds the conversation's cache goes first; a
-recovering target yields; what a rule names comes before the others, and who speaks the model's name before those who
-do not; the strategy. Runs under the router's lock; changes nothing but the turns.
+behind; the primary (`ccmctl switch`) goes first; background work leaves what is nearly used up alone (`spare`); the
+endpoint that holds the conversation's cache goes first; a recovering target yields; what a rule names comes before the
+others, and who speaks the model's name before those who do not; who is preferred until its limit (`prefer_until`); the
+strategy. Runs under the router's lock; changes nothing but the turns.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ccm.errors import Refusal
-from ccm.model import Target
+from ccm.model import Price, Target
 from ccm.routing import strategies
 from ccm.routing.affinity import Key
 from ccm.routing.candidates import FALLBACK, Candidate
 from ccm.routing.health import EndpointHealth, ModelHealth
+
+CACHE_S = 300.0  # how long an unused prompt cache stays warm, where the provider's settings do not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,45 @@ class Route:
     wait_s: float = 0.0
     rule: str = ""
     note: str = ""
+    list_price: Price | None = (
+        None  # of the first candidate by priority: what the request would cost without ccm
+    )
+    scores: tuple[strategies.Rival, ...] = ()  # what the strategy looked at
+
+    def tell(self) -> dict[str, Any]:
+        """The decision as plain data, in the keys of `explain.explain`, with the figures of its own moment."""
+        lines: list[dict[str, Any]] = []
+        scores = {rival.id: rival for rival in self.scores}
+        for place, target in enumerate(self.targets, 1):
+            line: dict[str, Any] = {
+                "endpoint": target.endpoint.id,
+                "provider": target.provider.name,
+                "model": target.model,
+                "place": place,
+                "ruled_out": "",
+                "priority": target.provider.priority,
+                "weight": target.provider.weight,
+            }
+            if (rival := scores.get(target.endpoint.id)) is not None:
+                line |= {
+                    "in_flight": rival.in_flight,
+                    "first_content_s": rival.latency_s,
+                    "price_usd": rival.price_usd,
+                }
+            lines.append(line)
+        lines += [{"endpoint": id, "ruled_out": why, "place": 0} for id, why in self.excluded]
+        return {
+            "class": self.request_class,
+            "rule": self.rule,
+            "note": self.note,
+            "session": self.session,
+            "strategy": self.strategy,
+            "reason": self.reason,
+            "panic": self.panic,
+            "wait_s": self.wait_s,
+            "order": [target.id for target in self.targets],
+            "candidates": lines,
+        }
 
 
 class Runner:
@@ -54,6 +97,11 @@ class Runner:
 
     def why_not(self, now: float) -> str:
         return self.row.why_not(self.candidate.model, self.model, now)
+
+    def left(self, now: float) -> float:
+        """What is left of its nearest limit, 0 .. 1; 1 where none is known."""
+        window = self.row.headroom(self.model, now)
+        return 1.0 if window is None else window.share
 
     def called(self, name: str) -> bool:
         """Whether a provider's or endpoint's name means this one."""
@@ -121,7 +169,10 @@ class Circumstances:
     bound: str | None = None
     primary: str | None = None
     avoided: Callable[[str], bool] | None = None
+    spare: float = 0.0  # background work: leave an endpoint alone that has less than this share left
+    idle_s: float = 0.0  # since the conversation was last answered there
     dry: bool = False  # only to be explained: nothing may be noted
+    scores: tuple[strategies.Rival, ...] = ()  # filled in by the order
 
 
 @dataclass(slots=True)
@@ -164,11 +215,16 @@ def order(ready: list[Runner], at: Circumstances) -> tuple[list[Runner], str]:
     hit = next((runner for runner in ready if runner.row.endpoint.id == at.bound), None) if at.bound else None
     if hit is not None and at.price is not None and _is_dearer(hit, ready, at.price):
         hit = None
+    preferring = any(runner.row.preferred() for runner in ready)
+    if hit is not None and preferring and _comes_back(hit, ready, at):
+        hit = None
     turns = at.turns if hit is None else None
     if any(r.candidate.rank or r.candidate.stand_in for r in ready):
         found = _in_groups(ready, at, turns)
     else:
         found = _by_strategy(ready, at, turns)
+    if preferring:
+        _prefer(found, at)
     if hit is not None:
         if found[0] is not hit:
             found.sort(key=lambda runner: runner is not hit)
@@ -176,6 +232,7 @@ def order(ready: list[Runner], at: Circumstances) -> tuple[list[Runner], str]:
         share = found[0].row.share(found[0].model, at.now)
         if share < 1 and at.rng.random() > share:
             found[0], found[1] = found[1], found[0]
+    spared = _spare(found, at) if at.spare else ""
     if at.primary is not None:
         name = at.primary
         found.sort(key=lambda runner: not runner.called(name))
@@ -187,7 +244,17 @@ def order(ready: list[Runner], at: Circumstances) -> tuple[list[Runner], str]:
     if turns is not None and at.strategy == "latency" and not at.dry:
         for runner in found:
             runner.model.latency.chosen(runner is found[0])
-    reason = reason_for(found[0], at.bound, at.primary, at.strategy)
+    first = found[0]
+    reason = reason_for(first, at.bound, at.primary, at.strategy)
+    if (
+        reason == at.strategy
+        and preferring
+        and first.row.preferred()
+        and not first.row.spent(first.model, at.now)
+    ):
+        reason = "preferred until its limit"
+    if spared:
+        reason = f"{reason} ({spared})"
     if at.primary is None and reason == "cost" and at.price is not None:
         unpriced = [r.row.endpoint.id for r in found if at.price(r) is None]
         if unpriced:
@@ -232,6 +299,46 @@ def _is_dearer(hit: Runner, ready: Sequence[Runner], price: Callable[[Runner], f
     return any(other is not None and other < own for other in others)
 
 
+def _comes_back(hit: Runner, ready: Sequence[Runner], at: Circumstances) -> bool:
+    """Whether a conversation leaves the endpoint it is bound to, because of who is preferred until its limit: one that
+    is used up would only refuse it; and one that went elsewhere meanwhile comes back when its cache there has gone
+    cold. While that is warm it stays: going back would pay for a second cold prompt."""
+    if hit.row.preferred():
+        return hit.row.spent(hit.model, at.now)
+    if at.idle_s <= (hit.candidate.endpoint.provider.cache_ttl_s or CACHE_S):
+        return False
+    return any(
+        runner.row.preferred()
+        and not runner.row.spent(runner.model, at.now)
+        and _group(runner) <= _group(hit)
+        for runner in ready
+    )
+
+
+def _prefer(found: list[Runner], at: Circumstances) -> None:
+    """Who is preferred until its limit comes first among equals, and last when the limit is reached. The order that a
+    rule lists stays: it says more than the provider's own setting."""
+    listed = at.strategy == "priority"
+
+    def place(runner: Runner) -> tuple[tuple[bool, bool], bool, int, bool]:
+        own = runner.row.preferred()
+        out = own and runner.row.spent(runner.model, at.now)
+        return _group(runner), out, runner.candidate.rank if listed else 0, not own
+
+    found.sort(key=place)
+
+
+def _spare(found: list[Runner], at: Circumstances) -> str:
+    """Puts behind whoever has too little left for background work; says whom, where that changed the first."""
+    first = found[0]
+    left = first.left(at.now)
+    found.sort(key=lambda runner: runner.left(at.now) < at.spare)
+    window = first.row.headroom(first.model, at.now)
+    if found[0] is first or window is None:
+        return ""
+    return f"sparing {first.row.endpoint.id}: {left:.0%} left of its {window.what}"
+
+
 def _group(runner: Runner) -> tuple[bool, bool]:
     """Who is asked before whom, whatever the strategy says."""
     return runner.candidate.rank >= FALLBACK, runner.candidate.stand_in
@@ -271,5 +378,6 @@ def _by_strategy(ready: list[Runner], at: Circumstances, turns: strategies.Turns
                 place,
             )
         )
+    at.scores += tuple(rivals)
     choose = strategies.TABLE.get(at.strategy, strategies.priority)
     return [ready[rival.place] for rival in choose(rivals, turns, at.rng)]

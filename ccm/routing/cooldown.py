@@ -46,15 +46,15 @@ def wait_asked(
     a fraction, an HTTP date, which counts from the answer's own Date); Gemini's retryDelay; exhausted rate-limit
     windows (the later reset); a time named in the text. An unreadable or negative retry-after is GARBAGE_S.
     """
-    at = _server_time(headers, now_wall)
+    at = server_time(headers, now_wall)
     asked = headers.get("retry-after-ms")
     given = asked is not None
-    if asked is not None and (number := _number(asked)) is not None:
-        return min(number / 1000, CAP_S)
+    if asked is not None and (amount := number(asked)) is not None:
+        return min(amount / 1000, CAP_S)
     asked = headers.get("retry-after")
     if asked is not None:
         given = True
-        seconds = _number(asked)
+        seconds = number(asked)
         if seconds is None:
             seconds = _until_date(asked, at)
         if seconds is None:
@@ -83,7 +83,7 @@ def parse_duration(text: str) -> float | None:
     return total if end and end == len(text) else None
 
 
-def _number(text: str) -> float | None:
+def number(text: str) -> float | None:
     """A finite number >= 0, written plainly; None otherwise."""
     text = text.strip()
     if len(text) > 32 or not text[:1].isdigit():
@@ -95,7 +95,7 @@ def _number(text: str) -> float | None:
     return value if math.isfinite(value) and value >= 0 and "_" not in text else None
 
 
-def _server_time(headers: Mapping[str, str], now_wall: float) -> float:
+def server_time(headers: Mapping[str, str], now_wall: float) -> float:
     stamp = _http_date(headers.get("date", ""))
     return now_wall if stamp is None else stamp
 
@@ -125,13 +125,13 @@ def _rfc3339(text: str) -> float | None:
     return (when if when.tzinfo else when.replace(tzinfo=timezone.utc)).timestamp()
 
 
-def _until_reset(text: str, at: float) -> float | None:
+def until_reset(text: str, at: float) -> float | None:
     """Seconds until a reset, written as RFC 3339, a duration, seconds, or epoch seconds or milliseconds."""
-    number = _number(text)
-    if number is not None:
-        if number > 1e11:
-            number /= 1000
-        return max(0.0, number - at) if number > 1e8 else number
+    seconds = number(text)
+    if seconds is not None:
+        if seconds > 1e11:
+            seconds /= 1000
+        return max(0.0, seconds - at) if seconds > 1e8 else seconds
     duration = parse_duration(text)
     if duration is not None:
         return duration
@@ -145,13 +145,13 @@ def _exhausted(headers: Mapping[str, str], at: float) -> Iterator[float]:
         if name.startswith(_ANTHROPIC) and name.endswith("-reset"):
             window = name[: -len("-reset")]
             left, status = headers.get(f"{window}-remaining"), headers.get(f"{window}-status")
-            spent = _number(left) == 0 if left is not None else status == "rejected"
+            spent = number(left) == 0 if left is not None else status == "rejected"
         elif name.startswith("x-ratelimit-reset"):
             left = headers.get("x-ratelimit-remaining" + name[len("x-ratelimit-reset") :])
-            spent = left is not None and _number(left) == 0
+            spent = left is not None and number(left) == 0
         else:
             continue
-        if spent and (seconds := _until_reset(value, at)) is not None:
+        if spent and (seconds := until_reset(value, at)) is not None:
             yield seconds
 
 

@@ -79,9 +79,10 @@ class History:
 
     def learn(
         self, key: Key, target_id: str, now: float, *, size_bytes: int, input_tokens: int, output_tokens: int,
-        ttl_s: float,
+        ttl_s: float, cached_tokens: int = 0,
     ) -> None:  # fmt: skip
-        """A target has answered: what it was sent is in its cache now, and the clock of its TTL begins anew."""
+        """A target has answered: what it was sent is in its cache now, and the clock of its TTL begins anew.
+        `cached_tokens` is how much of it, where the provider says so; else all of it is taken to be."""
         past = self._table.get(key)
         if past is None:
             past = self._table[key] = Past()
@@ -97,17 +98,16 @@ class History:
             if size_bytes > 0:
                 past.tokens_per_byte = input_tokens / size_bytes
             past.warm.pop(target_id, None)
-            past.warm[target_id] = (input_tokens, now + ttl_s)
+            past.warm[target_id] = (cached_tokens or input_tokens, now + ttl_s)
             while len(past.warm) > _TARGETS:
                 del past.warm[next(iter(past.warm))]
 
 
 def ttl_s(provider: Provider, price: Price, caching: str) -> float:
-    """How long a provider keeps what it has cached: as its options say (`cache_ttl_s`), an hour where the request asks
-    for that and the model has a price for it, else five minutes."""
-    own = provider.options.get("cache_ttl_s")
-    if isinstance(own, (int, float)) and not isinstance(own, bool):
-        return float(own)
+    """How long a provider keeps what it has cached: as the configuration says (`cache_ttl_s`), an hour where the
+    request asks for that and the model has a price for it, else five minutes."""
+    if provider.cache_ttl_s > 0:
+        return provider.cache_ttl_s
     return TTL_S["1h" if caching == "1h" and price.cache_write_1h is not None else "5m"]
 
 

@@ -13,6 +13,7 @@ from ccm.routing import choice
 from ccm.routing.candidates import FALLBACK
 from ccm.routing.case import Case
 from ccm.routing.choice import Circumstances, Runner
+from ccm.routing.health import quota_line
 from ccm.routing.verdict import matches, rule_line
 
 
@@ -57,6 +58,7 @@ def explain(case: Case, runners: list[Runner], at: Circumstances) -> dict[str, A
         "sticky": verdict.sticky,
         "primary": at.primary or "",
         "strategy": verdict.strategy,
+        "spare": round(at.spare * 100),
         "reason": case.slate.pinned or reason,
         "input_tokens": ask.input_tokens(),
         "panic": panic,
@@ -91,4 +93,7 @@ def _candidate(runner: Runner, order: list[Runner], at: Circumstances) -> dict[s
         "first_content_s": None if latency is None else round(latency, 3),
         "price_usd": None if price is None else round(price, 6),
         "cools_s": round(row.remaining_s(runner.model, at.now), 1),
+        "quota": quota_line(row.headroom(runner.model, at.now), at.now),
+        "prefer_until": row.endpoint.provider.prefer_until,
+        "spared": runner.left(at.now) < at.spare,
     }

@@ -136,10 +136,10 @@ def plan(
         try:
             if seconds > 0:
                 yield Wait(seconds, target)
-            limits = _limits(target.provider.timeouts, deadline - clock(), thinking, input_tokens)
+            its_limits = limits(target.provider.timeouts, deadline - clock(), thinking, input_tokens)
             asked_at = clock()
             patience_s = min(busy_until, deadline) - asked_at if queue else 0.0
-            step = Try(target, attempts + 1, limits, queue, patience_s)
+            step = Try(target, attempts + 1, its_limits, queue, patience_s)
             failure = yield step
             target = step.target
             failed = failure is not None
@@ -206,7 +206,7 @@ def _jitter(settings: FailoverSettings, n: int, rng: random.Random) -> float:
     return rng.uniform(0.0, min(_BACKOFF_LONGEST_S, settings.backoff_ms / 1000 * 2.0 ** min(n, 16)))
 
 
-def _limits(timeouts: Timeouts, remaining_s: float, thinking: bool, input_tokens: int) -> Timeouts:
+def limits(timeouts: Timeouts, remaining_s: float, thinking: bool, input_tokens: int) -> Timeouts:
     content_s = timeouts.first_content_thinking_s if thinking else timeouts.first_content_s
     content_s = max(content_s, timeouts.first_content_s)
     longest = max(_LEAST_LIMIT_S, remaining_s)

@@ -17,6 +17,7 @@ from ccm.routing.breaker import Breaker, State
 from ccm.routing.cooldown import UNTIL_RELOAD, Cooldown
 from ccm.routing.failures import POLICY, scope_of, summary
 from ccm.routing.latency import PeakEwma, normalised
+from ccm.routing.quota import Quota, Window, merged, tightest
 from ccm.routing.slots import Waiter
 
 _MODELS_MOST = 64  # a client may name any model; beyond this the least used row is forgotten
@@ -30,12 +31,14 @@ _SEVERITY = {K.MODEL_GONE: 1, K.MODEL_ACCESS: 1, K.QUOTA: 2, K.REGION: 3, K.CRED
 class ModelHealth:
     """One model at one endpoint."""
 
-    __slots__ = ("breaker", "cool", "latency")
+    __slots__ = ("breaker", "cool", "latency", "probing", "quota")
 
     def __init__(self, rng: Random) -> None:
         self.breaker = Breaker(rng)
         self.cool = Cooldown()
         self.latency = PeakEwma()
+        self.probing = False  # one attempt of a panic is under way: nobody else is sent after it
+        self.quota: tuple[Window, ...] = ()  # limits of this model alone
 
     def idle(self, now: float) -> bool:
         return self.breaker.closed() and not self.cool.active(now)
@@ -46,7 +49,7 @@ class EndpointHealth:
 
     __slots__ = (
         "_rng", "breaker", "cool", "draining", "enabled", "endpoint", "failures", "first_content_s", "in_flight",
-        "last_error", "last_error_at", "models", "requests", "successes", "tokens_per_s", "waiting",
+        "last_error", "last_error_at", "models", "quota", "requests", "successes", "tokens_per_s", "waiting",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, rng: Random) -> None:
@@ -65,6 +68,7 @@ class EndpointHealth:
         self.last_error_at = 0.0
         self.first_content_s: float | None = None
         self.tokens_per_s: float | None = None
+        self.quota: tuple[Window, ...] = ()  # limits of the whole account
         self.waiting: deque[Waiter] = deque()  # for a slot, in order of arrival
 
     def model(self, name: str, now: float) -> ModelHealth:
@@ -191,6 +195,30 @@ class EndpointHealth:
         model.latency.add(normalised(first_content_s, input_tokens), now)
         self.first_content_s = _blend(self.first_content_s, first_content_s)
 
+    def told(self, model: ModelHealth, quota: Quota, now: float) -> None:
+        """Takes in what an answer said of its limits."""
+        windows = quota.windows
+        own = tuple([window for window in windows if window.account])
+        if own:
+            self.quota = merged(self.quota, own, now)
+        if len(own) < len(windows):
+            model.quota = merged(model.quota, tuple([w for w in windows if not w.account]), now)
+
+    def headroom(self, model: ModelHealth, now: float) -> Window | None:
+        """The limit that is nearest for this model; None where nothing is known (any more)."""
+        if not self.quota and not model.quota:
+            return None
+        return tightest(self.quota + model.quota, now)
+
+    def preferred(self) -> bool:
+        """Whether it is to be asked before others for as long as its quota lasts."""
+        return self.endpoint.provider.prefer_until == "limit"
+
+    def spent(self, model: ModelHealth, now: float) -> bool:
+        """Whether nothing is left of a limit."""
+        window = self.headroom(model, now)
+        return window is not None and window.share <= 0
+
     def succeeded(
         self, name: str, outcome: Outcome, begun: float, now: float, *, timed: bool = False
     ) -> None:
@@ -224,6 +252,7 @@ class EndpointHealth:
         self.breaker.reset()
         self.cool.clear()
         self.models.clear()
+        self.quota = ()
         self.last_error, self.last_error_at = "", 0.0
 
     def reloaded(self, endpoint: Endpoint) -> None:
@@ -259,7 +288,28 @@ class EndpointHealth:
             "first_content_s": None if first is None else round(first, 4),
             "first_content_ms": None if first is None else round(first * 1000),
             "tokens_per_s": None if self.tokens_per_s is None else round(self.tokens_per_s, 1),
+            "quota": self._quota_line(now),
         }
+
+    def _quota_line(self, now: float) -> dict[str, Any] | None:
+        """The nearest of all limits; one that holds for a single model names it, where there are several."""
+        found = quota_line(tightest(self.quota, now), now)
+        for name, model in self.models.items():
+            line = quota_line(tightest(model.quota, now), now)
+            if line is not None and (found is None or line["left_percent"] < found["left_percent"]):
+                found = line if len(self.models) == 1 else {**line, "what": f"{name}: {line['what']}"}
+        return found
+
+
+def quota_line(window: Window | None, now: float) -> dict[str, Any] | None:
+    """A limit as status shows it: what is left in percent, of what, and in how many seconds it comes back."""
+    if window is None:
+        return None
+    return {
+        "left_percent": round(window.share * 100, 1),
+        "resets_s": round(window.resets_at - now, 1),
+        "what": window.what,
+    }
 
 
 def _blend(old: float | None, sample: float) -> float:

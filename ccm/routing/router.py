@@ -12,11 +12,12 @@ import random
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from typing import Any
 
 from ccm.model import Outcome, Snapshot, Target
-from ccm.routing import choice, cost, explain, hedging, strategies
+from ccm.routing import choice, cost, explain, hedging, heritage, strategies
 from ccm.routing.board import Board
 from ccm.routing.budget import RetryBudget
 from ccm.routing.candidates import FindFacts
@@ -24,6 +25,7 @@ from ccm.routing.case import Case, Slates, open_case
 from ccm.routing.choice import Route, Routed, Runner, Trip
 from ccm.routing.classify import QUIET_CLASSES, Ask
 from ccm.routing.health import EndpointHealth
+from ccm.routing.quota import Quota
 from ccm.routing.slots import QUEUE_MOST, Waiter
 from ccm.routing.tickets import Memory, Ticket, learn
 
@@ -65,11 +67,11 @@ class Router:
         with self._lock:
             return self._board.primary(self.clock())
 
-    def set_primary(self, name: str | None, until: float | None = None) -> None:
+    def set_primary(self, name: str | None, until: float | None = None, request_class: str = "") -> None:
         """Puts a provider or endpoint first whenever it is well, until this instant of the router's clock (None: for
-        good). None ends it. Raises ControlError for unknown names."""
+        good), for all requests or those of one class. None ends it. Raises ControlError for unknown names."""
         with self._lock:
-            self._board.set_primary(name, until)
+            self._board.set_primary(name, until, request_class)
 
     def set_enabled(self, name: str, enabled: bool) -> None:
         """Takes a provider out of every choice, or back in. Raises ControlError for unknown names."""
@@ -88,6 +90,16 @@ class Router:
             self._board.reset(name)
         self._budget.reset()
 
+    def tell(self) -> dict[str, Any]:
+        """What a successor in another process should know: cool-downs, open breakers, affinity (`heritage`)."""
+        with self._lock:
+            return heritage.tell(self._board, self._memory.affinity, self.clock())
+
+    def take(self, told: Mapping[str, Any]) -> None:
+        """Takes over what a predecessor told. Never raises, whatever it is given."""
+        with self._lock:
+            heritage.take(told, self._board, self._memory.affinity, self.clock())
+
     def avoid(self, body_key: int, endpoint_id: str, seconds: float = 60.0) -> None:
         """The next request with this `Ask.body_key` tries that endpoint last: its stream has just broken."""
         if not body_key:
@@ -103,7 +115,7 @@ class Router:
     def route(self, ask: Ask, snapshot: Snapshot, find_facts: FindFacts) -> Route:
         """Decides for one request. `find_facts(model, provider type)` is the catalogue's. Raises Refusal when nothing
         could ever serve it (400, 404, 403), or everything is switched off (503); each says what would help."""
-        case = open_case(ask, snapshot, find_facts, self._slates)
+        case = self._open(ask, snapshot, find_facts)
         now = self.clock()
         with self._lock:
             return self._decide(case, now)
@@ -111,7 +123,7 @@ class Router:
     def explain(self, ask: Ask, snapshot: Snapshot, find_facts: FindFacts) -> dict[str, Any]:
         """What `route` would decide now, and why: plain data (`explain.explain`). Changes nothing: no turn is taken,
         no conversation is kept alive. Raises Refusal as `route` does."""
-        case = open_case(ask, snapshot, find_facts, self._slates)
+        case = self._open(ask, snapshot, find_facts)
         now = self.clock()
         with self._lock:
             at = self._circumstances(case, now, dry=True)
@@ -161,12 +173,19 @@ class Router:
         now = self.clock()
         with self._lock:
             trip = ticket.trip
+            ticket.settle_probe()
             if ticket.released or ticket.timed or (trip is not None and trip.quiet):
                 return
             ticket.timed = True
             ticket.row.timed(ticket.model, seconds, input_tokens, now)
             self._memory.bind(ticket, now)
         self._budget.answered()
+
+    def quota(self, ticket: Ticket, quota: Quota) -> None:
+        """What the answer of this attempt, good or bad, said of its endpoint's limits (`quota.read`). At any time."""
+        now = self.clock()
+        with self._lock:
+            ticket.row.told(ticket.model, quota, now)
 
     def release(self, ticket: Ticket, outcome: Outcome) -> None:
         """Gives everything back and learns. A second release of the same ticket does nothing.
@@ -179,6 +198,7 @@ class Router:
             if ticket.released:
                 return
             ticket.released = True
+            ticket.settle_probe()
             self._in_flight -= 1
             ticket.row.in_flight -= 1
             self._memory.arrive(ticket)
@@ -242,6 +262,14 @@ class Router:
         with self._lock:
             return [row.line(now) for row in self._board.rows.values()]
 
+    def _open(self, ask: Ask, snapshot: Snapshot, find_facts: FindFacts) -> Case:
+        """The case, with everything found out about the request that will be asked under the lock."""
+        case = open_case(ask, snapshot, find_facts, self._slates)
+        for name in self._board.switched_classes:
+            if name:
+                ask.is_a(name, case.settings.long_context_tokens)
+        return case
+
     # ---- under the lock
 
     def _runners(self, case: Case, now: float) -> list[Runner]:
@@ -255,11 +283,12 @@ class Router:
         ask, strategy = case.ask, case.verdict.strategy
         affinity = self._memory.affinity
         find = affinity.peek if dry else affinity.find
-        bound = None
+        bound, idle_s = None, 0.0
         if case.key is not None and case.continues and case.verdict.sticky:
+            idle_s = affinity.idle_s(case.key, now) or 0.0
             bound = find(case.key, now) or self._memory.heading(case.key)
             if bound is None and case.parent is not None and case.subagent:
-                bound = find(case.parent, now)
+                bound, idle_s = find(case.parent, now), inf  # a conversation of its own, and a new one
         turns, rng = None, self.rng
         if ask.quiet() not in QUIET_CLASSES:
             turns = self._turns.of(ask.model, kept=not dry)
@@ -271,8 +300,21 @@ class Router:
             avoided = lambda id: table.get((body_key, id), 0.0) > now  # noqa: E731
         price = self._price(case, now) if strategy == "cost" else None
         return choice.Circumstances(
-            strategy, now, rng, price, turns, bound, self._board.primary(now), avoided, dry
-        )
+            strategy, now, rng, price, turns, bound, self._primary(case, now), avoided,
+            self._spare(case), idle_s, dry,
+        )  # fmt: skip
+
+    def _primary(self, case: Case, now: float) -> str | None:
+        few = case.settings.long_context_tokens
+        return self._board.primary(now, lambda name: case.ask.is_a(name, few))
+
+    def _spare(self, case: Case) -> float:
+        """The share of a quota that this request must leave alone: background work's, where `spare` is set."""
+        spare, ask = case.settings.spare, case.ask
+        if not spare or ask.quiet():
+            return 0.0
+        few = case.settings.long_context_tokens
+        return spare / 100 if ask.is_a("background", few) or ask.is_a("classifier", few) else 0.0
 
     def _price(self, case: Case, now: float) -> Callable[[Runner], float | None]:
         past = self._memory.history.find(case.key)
@@ -321,6 +363,8 @@ class Router:
             found.wait_s,
             verdict.rule,
             verdict.note,
+            case.slate.list_price,
+            at.scores,
         )
 
     def _reserve(self, target: Target, panic: bool, now: float, *, queued: bool = False) -> Ticket | None:
@@ -331,6 +375,9 @@ class Router:
         if not row.enabled or (0 < most <= row.in_flight if queued else row.full()):
             return None
         model = row.model(target.model, now)
+        probe = force and not row.ready_but_draining(model, now)
+        if probe and model.probing:
+            return None
         host = row.breaker.permit(now, force=force)
         if host is None:
             return None
@@ -342,6 +389,8 @@ class Router:
         row.requests += 1
         self._in_flight += 1
         ticket = Ticket(target, row, model, (host, permit), trip, now)
+        if probe:
+            ticket.probe = model.probing = True
         self._memory.depart(ticket)
         return ticket
 

@@ -18,7 +18,7 @@ from ccm.routing.health import EndpointHealth, ModelHealth
 class Ticket:
     """One reserved attempt; give it back with `Router.release`, whatever happened."""
 
-    __slots__ = ("begun", "model", "permits", "released", "row", "target", "timed", "trip")
+    __slots__ = ("begun", "model", "permits", "probe", "released", "row", "target", "timed", "trip")
 
     def __init__(
         self,
@@ -35,8 +35,14 @@ class Ticket:
         self.permits = permits
         self.trip = trip
         self.begun = begun
+        self.probe = False  # of a panic: the only one at its target until it has begun to answer
         self.timed = False  # its time to first content has been taken in
         self.released = False
+
+    def settle_probe(self) -> None:
+        """The target has answered, or failed: the next one may be sent."""
+        if self.probe:
+            self.probe = self.model.probing = False
 
 
 class Memory:
@@ -95,6 +101,7 @@ class Memory:
             input_tokens=outcome.input_tokens,
             output_tokens=outcome.output_tokens,
             ttl_s=ttl_s(target.provider, target.facts.price, trip.caching),
+            cached_tokens=outcome.cached_tokens,
         )
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fnmatch import translate
 from functools import lru_cache
 
-from ccm.model import Snapshot
+from ccm.model import STRATEGIES, Snapshot
 from ccm.routing import rules
 from ccm.routing.classify import Ask
 from ccm.settings import Destination, RoutingSettings, Rule, When
@@ -65,7 +65,8 @@ def judge(ask: Ask, snapshot: Snapshot, settings: RoutingSettings) -> Verdict:
             where = rule
         how_strategy = how_strategy or use.strategy
         how_sticky = use.sticky if how_sticky is None else how_sticky
-    strategy = how_strategy or snapshot.strategy
+    wished = ask.headers.get("x-ccm-strategy", "").strip()
+    strategy = (wished if wished in STRATEGIES else how_strategy) or snapshot.strategy
     sticky = settings.sticky if how_sticky is None else how_sticky
     request_class = ask.quiet() or kind or ask.request_class(settings.classes)
     to: tuple[Destination, ...] = ()

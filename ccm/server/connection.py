@@ -10,9 +10,9 @@ import re
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from ccm.errors import BadRequest, BadUpstream
+from ccm.shape import dataclass
 from ccm.wire import http1
 
 HEAD_LIMIT_S = 10.0
@@ -188,6 +188,13 @@ class Connection:
             target = "/" + target.partition("://")[2].partition("/")[2]
         path, _, query = target.partition("?")
         return Request(head.method, path, query, head.headers, body, head.minor, head.keep_alive)
+
+    def has_news(self) -> bool:
+        """Whether bytes, or the client's end, wait to be read."""
+        try:
+            return bool(self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:
+            return False
 
     def settle(self) -> None:
         """The request was answered: the connection is idle, unless bytes of the next request are there already."""

@@ -33,6 +33,8 @@ _STATUS_TYPES = {408: "timeout_error", 413: "request_too_large"}
 # Answers one request; True: the connection is answered for (the pump, or a refusal, has it), False: it was answered.
 Handle = Callable[[Request, Downstream], bool]
 Admit = Callable[[RequestHead, tuple[str, int]], None]
+# Gives an idle connection to the process that serves now. False: not at this moment. OSError: nobody is there.
+PassOn = Callable[[socket.socket], bool]
 
 
 def connection_cap() -> int:
@@ -60,6 +62,7 @@ class Listener(ThreadingHTTPServer):
         self._open_lock = threading.Lock()
         self._cap = connection_cap()
         self._draining = False
+        self._pass_on: PassOn | None = None
         self._pause = threading.Event()
         self._ended = threading.Event()
         self._wake_r, self._wake_w = socket.socketpair()
@@ -68,6 +71,7 @@ class Listener(ThreadingHTTPServer):
         if sock is not None:
             self.socket.close()
             self.socket = sock
+            self.address_family = sock.family
             self.server_address = sock.getsockname()
         self.socket.setblocking(False)  # an inherited listener may be raced for: accept must never hang
 
@@ -125,9 +129,33 @@ class Listener(ThreadingHTTPServer):
                 pass
             sock.close()
             return
+        self._take_in(sock)
+
+    def _take_in(self, sock: socket.socket) -> None:
         conn = Connection(sock)
         self._parked[conn.fd] = conn
         self.workers.door.add(conn.fd)
+
+    def adopt(self, sock: socket.socket) -> None:
+        """Takes over an idle connection that the ccm before us had. Refused at the limit: it is closed, as idle
+        connections are."""
+        pass_on = self._pass_on
+        if pass_on is not None:  # we are no longer the last in the row
+            try:
+                passed = pass_on(sock)
+            except OSError:
+                passed = False
+            if passed:
+                sock.close()
+                return
+        with self._open_lock:
+            full = self._open >= self._cap or (self._draining and pass_on is None)
+            self._open += not full
+        if full:
+            sock.close()
+            return
+        sock.setblocking(False)
+        self._take_in(sock)
 
     # ---- serve (workers)
 
@@ -164,7 +192,7 @@ class Listener(ThreadingHTTPServer):
         down = Downstream(
             conn.sock,
             http11=request.minor == 1,
-            keep_alive=request.keep_alive and not self._draining,
+            keep_alive=request.keep_alive and not (self._draining and self._pass_on is None),
             head_only=request.method == "HEAD",
             relieve=self.workers.relieve,
             on_release=lambda alive: self._release(conn, alive),
@@ -186,13 +214,18 @@ class Listener(ThreadingHTTPServer):
 
     def _release(self, conn: Connection, alive: bool) -> None:
         """The pump is done with a connection it was lent."""
-        if not alive or self._draining:
+        if not alive:
             self._close(conn)
             return
         conn.settle()
         self._park(conn)
 
     def _park(self, conn: Connection) -> None:
+        if self._draining and conn.idle and self._pass(conn):
+            return
+        self._park_here(conn)
+
+    def _park_here(self, conn: Connection) -> None:
         door = self.workers.door
         self._parked[conn.fd] = conn
         try:
@@ -229,14 +262,19 @@ class Listener(ThreadingHTTPServer):
     # ---- housekeeping (called once a second by the pump's thread)
 
     def sweep(self) -> None:
-        """Closes connections whose time is up, the oldest idle ones at 80 % of the limit, all idle ones in a drain."""
+        """Closes connections whose time is up, and the oldest idle ones at 80 % of the limit; in a drain all idle ones
+        are passed on to the successor, or closed where there is none."""
         now = time.monotonic()
         for fd, conn in list(self._parked.items()):
-            if conn.deadline > now and not (self._draining and conn.idle):
+            ends = conn.deadline <= now
+            if not ends and not (self._draining and conn.idle):
                 continue
             if self._parked.pop(fd, None) is None:
                 continue
-            if conn.idle or conn.lingering:
+            if not ends:
+                if not self._pass(conn):
+                    self._park_here(conn)
+            elif conn.idle or conn.lingering:
                 self._close(conn)
             else:
                 self._refuse(conn, Refusal(408, "timeout_error", "The request was not complete in time."))
@@ -252,10 +290,33 @@ class Listener(ThreadingHTTPServer):
         """Open client connections."""
         return self._open
 
-    def drain(self) -> None:
-        """No new requests: idle connections close, answers say so."""
+    def _pass(self, conn: Connection) -> bool:
+        """An idle connection in a drain, which is in nobody's hands: goes to the successor, or is closed where there is
+        none. False: it stays, because a request has just arrived, or the successor is busy."""
+        if self._pass_on is not None:
+            try:
+                if not self._pass_on(conn.sock):
+                    return False
+            except OSError:  # it is gone: from now on answers say that the connection ends
+                self._pass_on = None
+                return False
+        elif conn.has_news():
+            return False  # to be answered, with `connection: close`
+        self._close(conn)
+        return True
+
+    def drain(self, pass_on: PassOn | None = None) -> None:
+        """No more than what is under way. With a successor (`pass_on`) connections go to it as soon as they are idle,
+        and no client sees a close; without one idle connections are closed, and answers say so."""
+        self._pass_on = pass_on
         self._draining = True
         self.sweep()
+
+    def leave(self, pass_on: PassOn) -> None:
+        """Another process accepts now: gives up the listening socket, then drains. Once."""
+        self.shutdown()
+        self.socket.close()
+        self.drain(pass_on)
 
     def stop(self) -> None:
         """Ends workers and connections. `shutdown()` of the base class ended the accept loop before."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from urllib.parse import unquote
 
 from ccm.errors import ClientGone, Refusal
 from ccm.model import Snapshot
+from ccm.observe.metrics import CONTENT_TYPE
 from ccm.proxy import queries
 from ccm.proxy.downstream import Downstream
 from ccm.proxy.engine import Engine, new_id
@@ -16,6 +16,7 @@ from ccm.proxy.entry import Entry, envelope
 from ccm.proxy.flow import Flow
 from ccm.server import guard
 from ccm.server.connection import Request
+from ccm.shape import dataclass
 from ccm.wire.http1 import RequestHead
 
 
@@ -52,8 +53,15 @@ def _hello(visit: Visit) -> bool:
 
 def _health(visit: Visit) -> bool:
     snapshot = visit.engine.snapshot
-    status = "stopping" if visit.engine.stopping.is_set() else "ok"
+    good = "degraded" if visit.engine.degraded() else "ok"
+    status = "stopping" if visit.engine.stopping.is_set() else good
     visit.down.answer_json(200, {"status": status, "providers": len(snapshot.endpoints)})
+    return False
+
+
+def _metrics(visit: Visit) -> bool:
+    body = visit.engine.exposition().encode("utf-8", "replace")
+    visit.down.answer(200, body, {"cache-control": "no-store"}, CONTENT_TYPE)
     return False
 
 
@@ -90,6 +98,8 @@ ROUTES: Mapping[str, Route] = {
     "/api/hello": Route(_GET, False, _hello),
     "/api/event_logging/*": Route(("POST",), False, _swallow),
     "/health": Route(_GET, False, _health),
+    # names, tokens and money; every user of the machine can reach the port. Prometheus can send a bearer token
+    "/metrics": Route(_GET, True, _metrics),
 }
 # Claude Code's other modes, and Azure's classic path; the model stands in the path, and so does whether it streams (DIALECTS 12).
 _VERTEX = r"(?:/v1(?:beta1)?)?/projects/[^/]+/locations/[^/]+/publishers/anthropic/models"

@@ -11,16 +11,22 @@ import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-
-import requests
+from typing import TYPE_CHECKING
 
 from ccm.config.secrets import KeyCommands, KeyUnavailable, key_fault
 from ccm.errors import UpstreamError
+from ccm.late import Late
 from ccm.model import EMPTY, Endpoint, FailureKind, KeySource, Provider, ProviderError, Secret
-from ccm.upstream import aws, gcp
-from ccm.upstream.sessions import make_session, proxy_headers
-from ccm.upstream.sigv4 import sign as sigv4
+from ccm.upstream.sessions import proxy_headers
 from ccm.upstream.tokens import KeyDelayed, Renewed
+
+if TYPE_CHECKING:
+    import requests
+
+    from ccm.upstream import aws, gcp, session, sigv4
+else:  # the clouds' ways are imported for the first request that goes there
+    aws, gcp = Late("ccm.upstream.aws"), Late("ccm.upstream.gcp")
+    session, sigv4 = Late("ccm.upstream.session"), Late("ccm.upstream.sigv4")
 
 _JWT = re.compile(r"eyJ[\w-]*\.[\w-]+\.[\w-]*")
 # Bedrock's hosts tell service and region: bedrock-runtime.eu-west-1.amazonaws.com, bedrock-mantle.us-east-1.api.aws.
@@ -191,7 +197,7 @@ class Authorizer:
         match = _BEDROCK.search(url.partition("?")[0].split("/", 3)[2])
         region = match[2] if match else self._region(provider)
         keys = self._aws_of(provider, region).get()
-        return sigv4(
+        return sigv4.sign(
             "POST",
             url,
             headers,
@@ -219,7 +225,7 @@ class Authorizer:
         profile = str(provider.options.get("profile") or "")
 
         def fetch() -> tuple[aws.AwsKeys, float]:
-            local, remote = make_session(secure=False), _remote(provider)
+            local, remote = session.make_session(secure=False), _remote(provider)
             with local, remote:
                 keys = aws.find(aws.Place(self._env, self._home, local, remote, profile, region))
             for secret in (keys.secret_key, keys.session_token):
@@ -235,7 +241,7 @@ class Authorizer:
 
     def _google_of(self, provider: Provider) -> Renewed[gcp.GoogleToken]:
         def fetch() -> tuple[gcp.GoogleToken, float]:
-            local, remote = make_session(secure=False), _remote(provider)
+            local, remote = session.make_session(secure=False), _remote(provider)
             with local, remote:
                 token = gcp.find(gcp.Place(self._env, self._home, local, remote))
             self._on_secret(token.token)
@@ -260,7 +266,7 @@ def _way(provider: Provider) -> tuple[object, ...]:
 def _remote(provider: Provider) -> requests.Session:
     options = {name: provider.options.get(name) for name in ("proxy", "proxy_auth", "ca_bundle")}
     try:
-        return make_session(options)
+        return session.make_session(options)
     except (OSError, ValueError) as error:
         raise KeyUnavailable(f"the way to the credentials can't be used: {str(error)[:200]}") from None
 

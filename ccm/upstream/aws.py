@@ -12,18 +12,19 @@ import ipaddress
 import shlex
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
-
-import requests
 
 from ccm.config.clouds import aws_files
 from ccm.config.secrets import KeyUnavailable, key_fault
+from ccm.shape import dataclass, field
 from ccm.upstream import sts
 from ccm.upstream.tokens import FOREVER, KeyDelayed, fetch, parse_object, run_command
+
+if TYPE_CHECKING:
+    import requests
 
 REREAD_S = 120.0  # keys in files have no end, but other tools replace them
 _PROCESS_TIMEOUT_S = 15.0

@@ -11,18 +11,22 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping
-from typing import Protocol
-
-import urllib3.exceptions
-from urllib3.connection import HTTPConnection
+from typing import TYPE_CHECKING, Protocol
 
 from ccm.errors import BadUpstream, UpstreamError
+from ccm.late import Late
 from ccm.model import FailureKind, ProviderError
 from ccm.upstream.poller import BROKEN, READ, WRITE, wait_for
-from ccm.upstream.sessions import Pool
+from ccm.upstream.sessions import Plain, Pool
 from ccm.wire import http1
 from ccm.wire.headers import block
 from ccm.wire.inflate import Inflated
+
+if TYPE_CHECKING:
+    from urllib3 import exceptions
+    from urllib3.connection import HTTPConnection
+else:  # named only where one of them is on its way already
+    exceptions = Late("urllib3.exceptions")
 
 _PIECE = 64 * 1024
 _SHORT_WAIT_S = 0.002
@@ -32,14 +36,22 @@ NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 class Watch(Protocol):
     """The client, as a waiting call sees it."""
 
-    fd: int
-    events: int
+    @property
+    def fd(self) -> int:
+        """The client's socket; -1: nothing to watch."""
+
+    @property
+    def events(self) -> int:
+        """What to watch it for."""
 
     def hangup(self, events: int) -> None:
         """Something happened on the client's socket. Raises ClientGone when it has left."""
 
     def waiting(self) -> None:
         """The wait is getting long: somebody else should mind the door."""
+
+    def calling(self, call: Call) -> None:
+        """A connection is there, the request goes out now. Raises ClientGone where nobody wants it any more."""
 
 
 def failure(kind: FailureKind, message: str, type: str = "api_error") -> UpstreamError:
@@ -58,7 +70,7 @@ class Call:
         self.head: http1.ResponseHead | None = None
         self.body: http1.Chunks | http1.Sized | http1.UntilClose | Inflated = http1.Sized(0)
         self._data = b""
-        self._connection: HTTPConnection | None = None
+        self._connection: HTTPConnection | Plain | None = None
 
     def send(
         self, path: str, headers: Mapping[str, str], body: bytes, deadline: float, method: str = "POST"
@@ -73,6 +85,8 @@ class Call:
         for again in (True, False):
             self._open()
             try:
+                if self.watch is not None:
+                    self.watch.calling(self)
                 self._write(request, body, deadline)
                 self._read_head(deadline)
                 return
@@ -89,21 +103,23 @@ class Call:
         name = self.pool.provider.name
         try:
             connection, reused = self.pool.take()
-        except (
-            urllib3.exceptions.NewConnectionError
-        ) as error:  # refused, no such host: a subclass of the next one
-            raise failure(
-                FailureKind.CONNECT, f"cannot reach {name} ({self.pool.authority}): {_short(error)}"
-            ) from None
-        except urllib3.exceptions.ConnectTimeoutError:
+        except TimeoutError:
             raise failure(
                 FailureKind.CONNECT, f"no connection to {name} ({self.pool.authority}) in time"
             ) from None
-        except (ssl.SSLError, urllib3.exceptions.SSLError) as error:
+        except exceptions.NewConnectionError as error:  # refused, no such host: a subclass of the next one
+            raise failure(
+                FailureKind.CONNECT, f"cannot reach {name} ({self.pool.authority}): {_short(error)}"
+            ) from None
+        except exceptions.ConnectTimeoutError:
+            raise failure(
+                FailureKind.CONNECT, f"no connection to {name} ({self.pool.authority}) in time"
+            ) from None
+        except (ssl.SSLError, exceptions.SSLError) as error:
             raise failure(
                 FailureKind.CONNECT, f"TLS to {name} ({self.pool.authority}) failed: {_short(error)}"
             ) from None
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+        except (exceptions.HTTPError, OSError) as error:
             raise failure(
                 FailureKind.CONNECT, f"cannot reach {name} ({self.pool.authority}): {_short(error)}"
             ) from None

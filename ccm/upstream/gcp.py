@@ -13,16 +13,17 @@ import stat
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-
-import requests
 
 from ccm.config.clouds import google_file
 from ccm.config.secrets import KeyUnavailable, key_fault
+from ccm.shape import dataclass, field
 from ccm.upstream.tokens import KeyDelayed, fetch, parse_object
+
+if TYPE_CHECKING:
+    import requests
 
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 _TOKEN_URI = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address

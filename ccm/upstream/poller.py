@@ -156,8 +156,11 @@ class EpollPoller:
         self._epoll.register(fd, events)
 
     def change(self, fd: int, events: int) -> None:
-        """Watches it for something else."""
-        self._epoll.modify(fd, events)
+        """Watches it for something else. What stands behind a descriptor may have been exchanged (`proxy.faulty`)."""
+        try:
+            self._epoll.modify(fd, events)
+        except FileNotFoundError:
+            self._epoll.register(fd, events)
 
     def drop(self, fd: int) -> None:
         """Forgets a descriptor (before it is closed)."""

@@ -1,9 +1,9 @@
-"""One tuned `requests` session per provider: it owns pool, TLS context, proxy and limits (DESIGN 5).
+"""The connections of all providers. Each provider that is reached by TLS or through a proxy has one `requests` session
+that owns pool, TLS context, proxy and limits (DESIGN 5); a plain-http one on this machine or network needs none of that.
 
 The hot path takes its connections from the session adapter's urllib3 pool and speaks HTTP/1.1 on them itself
-(`call.py`): 20 us of CPU instead of 380-680 us per call. `trust_env` is off (a netrc entry would replace a bearer
-token, the environment's proxy would receive the key), redirects and cookies do not exist here. Certificates are always
-verified; where a provider's name leads is judged once per connection, before a byte of a request is sent.
+(`call.py`): 20 us of CPU instead of 380-680 us per call. Where a provider's name leads is judged once per connection,
+before a byte of a request is sent.
 """
 
 from __future__ import annotations
@@ -11,24 +11,26 @@ from __future__ import annotations
 import base64
 import ipaddress
 import os
-import ssl
+import socket
 import threading
 import time
-from collections.abc import Iterable, Mapping
-from http.cookiejar import DefaultCookiePolicy
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-
-import requests
-import requests.adapters
-import requests.utils
-from urllib3 import HTTPConnectionPool
-from urllib3.connection import HTTPConnection
-from urllib3.exceptions import ClosedPoolError
 
 from ccm.config.urls import refuse_address
 from ccm.errors import UpstreamError
-from ccm.model import EMPTY, FailureKind, Provider, ProviderError, Secret
+from ccm.late import Late
+from ccm.model import FailureKind, Provider, ProviderError, Secret
+
+if TYPE_CHECKING:
+    import requests
+    from urllib3 import HTTPConnectionPool, exceptions
+    from urllib3.connection import HTTPConnection
+
+    from ccm.upstream import session
+else:  # `requests` takes a third of the start-up time: it is imported for the first provider that needs it
+    session, exceptions = Late("ccm.upstream.session"), Late("urllib3.exceptions")
 
 POOL_SIZE = 256
 IDLE_LIMIT_S = 60.0  # a pooled connection older than this may have been dropped silently (suspend, NAT)
@@ -38,28 +40,6 @@ _OPTIONS = ("ca_bundle", "client_cert", "client_key", "proxy", "proxy_auth")
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
-class _Adapter(requests.adapters.HTTPAdapter):
-    """A pool with our TLS context, and credentials for the proxy that stand in no URL."""
-
-    def __init__(self, context: ssl.SSLContext | None, proxy_auth: Secret | None = None) -> None:
-        self._context = context
-        self._proxy_auth = proxy_auth
-        super().__init__(pool_connections=4, pool_maxsize=POOL_SIZE, max_retries=0, pool_block=False)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        if self._context is not None:
-            kwargs["ssl_context"] = self._context
-        super().init_poolmanager(*args, **kwargs)
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        if self._context is not None:
-            kwargs["ssl_context"] = self._context
-        return super().proxy_manager_for(proxy, **kwargs)
-
-    def proxy_headers(self, proxy: str) -> dict[str, str]:
-        return proxy_headers(self._proxy_auth)
-
-
 def proxy_headers(auth: Secret | None) -> dict[str, str]:
     """What tells an HTTP proxy who we are: `auth` is "user:password"."""
     if auth is None:
@@ -67,67 +47,12 @@ def proxy_headers(auth: Secret | None) -> dict[str, str]:
     return {"proxy-authorization": "Basic " + base64.b64encode(auth.reveal().encode()).decode()}
 
 
-_contexts: dict[tuple[object, ...], ssl.SSLContext] = {}
-_contexts_lock = threading.Lock()
-
-
-def tls_context(ca_bundle: str = "", client_cert: str = "", client_key: str = "") -> ssl.SSLContext:
-    """The shared context (24-32 ms to make, so made once per set of files): the system's authorities, certifi's and
-    those of `ca_bundle`; TLS 1.2 or newer. Raises OSError (ssl.SSLError too) for files that can't be used.
-
-    Made by hand: `ssl.create_default_context` opens the file that SSLKEYLOGFILE names and would write the keys of
-    every session there (RELIABILITY S20), and in 3.13 refuses private authorities for formal reasons.
-    """
-    key = tuple((name, _version(name)) for name in (ca_bundle, client_cert, client_key))
-    with _contexts_lock:
-        found = _contexts.get(key)
-    if found is not None:
-        return found
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificates and host names
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_default_certs()
-    context.load_verify_locations(requests.utils.DEFAULT_CA_BUNDLE_PATH)
-    if ca_bundle:
-        context.load_verify_locations(ca_bundle)
-    if client_cert:
-        # A password that is never right instead of OpenSSL's question at the terminal, which nobody would answer.
-        context.load_cert_chain(client_cert, client_key or None, password=lambda: "")
-    with _contexts_lock:
-        return _contexts.setdefault(key, context)
-
-
-def _version(name: str) -> tuple[int, int]:
+def file_version(name: str) -> tuple[int, int]:
     """A file that was replaced (a renewed certificate) is another file."""
     if not name:
         return 0, 0
     info = os.stat(name)
     return info.st_mtime_ns, info.st_size
-
-
-def make_session(options: Mapping[str, Any] = EMPTY, secure: bool = True) -> requests.Session:
-    """A session that goes where a provider's options say, and takes nothing from the environment. Raises OSError for
-    certificate files that can't be used, ValueError for a proxy that can't."""
-    context = None
-    if secure:
-        context = tls_context(
-            *(str(options.get(name) or "") for name in ("ca_bundle", "client_cert", "client_key"))
-        )
-    session = requests.Session()
-    session.trust_env = False
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    session.max_redirects = 0
-    auth = options.get("proxy_auth")
-    adapter = _Adapter(context, auth if isinstance(auth, Secret) else None)
-    session.mount("https://", adapter)
-    session.mount("http://", adapter)
-    proxy = str(options.get("proxy") or "")
-    if proxy:
-        if not proxy.startswith("http://"):
-            raise ValueError(
-                "only http:// proxies can be used (they see no more of https than the host's name)"
-            )
-        session.proxies = {"http": proxy, "https": proxy}
-    return session
 
 
 class Sessions:
@@ -183,9 +108,34 @@ def _identity(provider: Provider) -> tuple[object, ...]:
 
 def _age(name: Any) -> tuple[int, int]:
     try:
-        return _version(str(name or ""))
+        return file_version(str(name or ""))
     except OSError:
         return 0, 0
+
+
+class Plain:
+    """A connection that needs neither TLS nor a proxy; the part of urllib3's that `Pool` and `Call` use."""
+
+    __slots__ = ("ccm_idle_since", "sock")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.ccm_idle_since = 0.0
+
+    @property
+    def dropped(self) -> bool:
+        """Whether the provider has closed it, or said something that nobody asked for."""
+        try:
+            self.sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+        return True
+
+    def close(self) -> None:
+        """Closes the socket."""
+        self.sock.close()
 
 
 class Pool:
@@ -201,30 +151,55 @@ class Pool:
         default = self.port == (443 if self.secure else 80)
         name = f"[{self.host}]" if ":" in self.host else self.host
         self.authority = name if default else f"{name}:{self.port}"
-        proxy = str(provider.options.get("proxy") or "")
-        try:
-            self.session = make_session(provider.options, self.secure)
-        except (OSError, ValueError) as error:
-            raise _unusable(provider, error) from None
-        adapter = self.session.get_adapter("https://")
-        assert isinstance(adapter, _Adapter)
-        manager: Any = adapter.proxy_manager_for(proxy) if proxy else adapter.poolmanager
-        self._pool: HTTPConnectionPool = manager.connection_from_host(self.host, self.port, url.scheme)
         self._connect_s = provider.timeouts.connect_s
+        proxy = str(provider.options.get("proxy") or "")
         self._proxied = bool(proxy)
         # Through a plain-HTTP proxy the target is the whole URL; https goes through CONNECT.
         self.absolute = f"{url.scheme}://{self.authority}" if proxy and not self.secure else ""
+        self.session: requests.Session | None = None
+        self._pool: HTTPConnectionPool | None = None
+        self._idle: list[Plain] = []  # the latest last
+        self._closed = False
+        if not self.secure and not proxy:
+            return
+        try:
+            self.session, self._pool = session.open_pool(provider.options, url.scheme, self.host, self.port)
+        except (OSError, ValueError) as error:
+            raise _unusable(provider, error) from None
         # urllib3's seam. Where it has moved, one fresh connection per call still works.
         self._get = getattr(self._pool, "_get_conn", self._make)
         self._put = getattr(self._pool, "_put_conn", _close)
 
-    def take(self) -> tuple[HTTPConnection, bool]:
+    def take(self) -> tuple[HTTPConnection | Plain, bool]:
         """A connected connection and whether it had been used before. Raises what urllib3 and ssl raise, OSError for
         a name that leads where no provider may be."""
+        return self._take_plain() if self._pool is None else self._take_pooled(self._pool)
+
+    def _take_plain(self) -> tuple[Plain, bool]:
+        now = time.clock_gettime(_CLOCK)
+        while self._idle:
+            try:
+                known = self._idle.pop()
+            except IndexError:  # another thread was faster
+                break
+            if now - known.ccm_idle_since < IDLE_LIMIT_S and not known.dropped:
+                return known, True
+            known.close()
+        sock = socket.create_connection((self.host, self.port), self._connect_s)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._check_peer(sock.getpeername()[0])
+        except BaseException:
+            sock.close()
+            raise
+        sock.setblocking(False)
+        return Plain(sock), False
+
+    def _take_pooled(self, pool: HTTPConnectionPool) -> tuple[HTTPConnection, bool]:
         while True:
             try:
                 connection: Any = self._get(timeout=0.001)
-            except ClosedPoolError:  # by a reload, after our caller had chosen it
+            except exceptions.ClosedPoolError:  # by a reload, after our caller had chosen it
                 connection = self._make()
             if getattr(connection, "sock", None) is None:
                 break
@@ -234,7 +209,7 @@ class Pool:
         connection.timeout = self._connect_s
         try:
             if self._proxied and self.secure:
-                self._pool._prepare_proxy(connection)
+                pool._prepare_proxy(connection)
             else:
                 connection.connect()
             if not self._proxied:
@@ -245,18 +220,29 @@ class Pool:
         connection.sock.setblocking(False)
         return connection, False
 
-    def give(self, connection: HTTPConnection) -> None:
+    def give(self, connection: HTTPConnection | Plain) -> None:
         """Back into the pool, for the next call."""
-        connection.ccm_idle_since = time.clock_gettime(_CLOCK)  # type: ignore[attr-defined]
-        self._put(connection)
+        connection.ccm_idle_since = time.clock_gettime(_CLOCK)  # type: ignore[union-attr]
+        if not isinstance(connection, Plain):
+            self._put(connection)
+        elif self._closed or len(self._idle) >= POOL_SIZE:
+            connection.close()
+        else:
+            self._idle.append(connection)
 
     def close(self) -> None:
         """Closes idle connections."""
-        self._pool.close()  # the manager forgets its pools, but leaves their connections open
-        self.session.close()
+        self._closed = True
+        while self._idle:
+            self._idle.pop().close()
+        if self._pool is not None:
+            self._pool.close()  # the manager forgets its pools, but leaves their connections open
+        if self.session is not None:
+            self.session.close()
 
     def _make(self, timeout: float = 0.0) -> Any:
         pool = self._pool
+        assert pool is not None
         place = pool.proxy if pool.proxy is not None else pool
         return pool.ConnectionCls(host=place.host or "", port=place.port, **pool.conn_kw)
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
 from xml.sax.saxutils import unescape
 
-import requests
-
 from ccm.config.secrets import KeyUnavailable
+from ccm.shape import dataclass, field
 from ccm.upstream.sigv4 import sign
 from ccm.upstream.tokens import KeyDelayed, fetch
+
+if TYPE_CHECKING:
+    import requests
 
 _TIMEOUT_S = 5.0
 _VERSION = "2011-06-15"

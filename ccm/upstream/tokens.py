@@ -14,12 +14,16 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar
-
-import requests
-from urllib3.exceptions import HTTPError
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ccm.config.secrets import FAILURE_TTL_S, KeyUnavailable, child_environment
+from ccm.late import Late
+
+if TYPE_CHECKING:
+    import requests
+    from urllib3 import exceptions
+else:  # whoever calls `fetch` has imported them with the session
+    requests, exceptions = Late("requests"), Late("urllib3.exceptions")
 
 T = TypeVar("T")
 
@@ -127,7 +131,7 @@ def fetch(
                 if len(body) > _MAX_ANSWER_BYTES or time.monotonic() > deadline:
                     raise KeyDelayed(f"{what} answered too much, or too slowly")
             return answer.status_code, {k.lower(): v for k, v in answer.headers.items()}, body
-    except (requests.RequestException, OSError, HTTPError, ValueError) as error:
+    except (requests.RequestException, OSError, exceptions.HTTPError, ValueError) as error:
         raise KeyDelayed(f"{what} does not answer ({type(error).__name__})") from None
 
 

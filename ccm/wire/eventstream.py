@@ -32,8 +32,12 @@ _FIXED = {  # header type -> struct of a value with a fixed size
 _LENGTH = struct.Struct(">H")
 
 
+_MOST_KNOWN = 16  # header blocks that a framer remembers
+
+
 class Frame(NamedTuple):
-    """One message: its headers (`:message-type`, `:event-type`, `:exception-type` ...) and its payload."""
+    """One message: its headers (`:message-type`, `:event-type`, `:exception-type` ...; not to be changed, messages with
+    the same headers share them) and its payload."""
 
     headers: dict[str, HeaderValue]
     payload: bytes
@@ -42,10 +46,13 @@ class Frame(NamedTuple):
 class Framer:
     """Push framer: `feed(bytes)` returns the messages that became complete; any cut of the bytes gives the same ones."""
 
-    __slots__ = ("_buffer", "_needed", "limit")
+    __slots__ = ("_buffer", "_headers", "_needed", "limit")
 
     def __init__(self, limit: int = MAX_MESSAGE_BYTES) -> None:
         self._buffer = bytearray()
+        self._headers: dict[
+            bytes, dict[str, HeaderValue]
+        ] = {}  # seen before: a stream has but a few different ones
         self._needed = 0  # the length of the message being collected; 0 = its prelude is not verified yet
         self.limit = limit
 
@@ -63,7 +70,7 @@ class Framer:
             if size - start < self._needed:
                 break
             end = start + self._needed
-            frames.append(_message(bytes(buffer[start:end])))
+            frames.append(self._message(bytes(buffer[start:end])))
             start, self._needed = end, 0
         if start:
             del buffer[:start]
@@ -94,12 +101,17 @@ class Framer:
             raise BadUpstream(f"an event-stream message of {total} bytes; {self.limit} are allowed")
         return int(total)
 
-
-def _message(data: bytes) -> Frame:
-    if zlib.crc32(data[:-4]) != _CRC.unpack_from(data, len(data) - 4)[0]:
-        raise BadUpstream("an event-stream message with a wrong checksum")
-    length = _PRELUDE.unpack_from(data)[1]
-    return Frame(_headers(data[12 : 12 + length]), data[12 + length : -4])
+    def _message(self, data: bytes) -> Frame:
+        if zlib.crc32(data[:-4]) != _CRC.unpack_from(data, len(data) - 4)[0]:
+            raise BadUpstream("an event-stream message with a wrong checksum")
+        start = 12 + _PRELUDE.unpack_from(data)[1]
+        block = data[12:start]
+        headers = self._headers.get(block)
+        if headers is None:
+            headers = _headers(block)
+            if len(self._headers) < _MOST_KNOWN and len(block) < 1024:
+                self._headers[block] = headers
+        return Frame(headers, data[start:-4])
 
 
 def _headers(data: bytes) -> dict[str, HeaderValue]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 
@@ -15,12 +16,29 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 
 def relayed(headers: Mapping[str, str]) -> dict[str, str]:
     """The provider's headers that the client may see: rate limits, request id, retry hints; values without controls."""
-    return {name: value for name, value in headers.items() if _RESPONSE.match(name) and _VALUE.match(value)}
+    return {
+        name: value
+        for name, value in headers.items()
+        if _is_relayed(name) and (_is_plain(value) or _VALUE.match(value))
+    }
+
+
+@functools.lru_cache(maxsize=512)
+def _is_relayed(name: str) -> bool:
+    return _RESPONSE.match(name) is not None
+
+
+def _is_plain(value: str) -> bool:
+    """Whether a value can be shown as it is; printable ASCII is what nearly all of them are."""
+    return len(value) <= 1024 and value.isascii() and value.isprintable()
 
 
 def safe_value(value: str, limit: int = 256) -> str:
     """Text as a header value: printable ASCII only, bounded; anything else becomes "?"."""
-    return "".join(c if " " <= c <= "~" else "?" for c in value[:limit])
+    value = value[:limit]
+    if value.isascii() and value.isprintable():
+        return value
+    return "".join(c if " " <= c <= "~" else "?" for c in value)
 
 
 def is_token(name: str) -> bool:

@@ -36,6 +36,14 @@ class Framer:
 
     def feed(self, data: bytes) -> list[Frame]:
         """Frames completed by these bytes. Raises BadUpstream for an event above `limit` bytes."""
+        if (
+            data[:6] == b"data: "
+            and data.find(b"\n") == len(data) - 2  # one whole event, the most frequent case by far
+            and data[-1:] == b"\n"
+            and not (self._buffer or self._data or self._event or self._skip_lf or self._first)
+            and b"\r" not in data
+        ):
+            return [Frame("", data[6:-2])]
         if self._skip_lf and data:
             self._skip_lf = False
             if data[:1] == b"\n":

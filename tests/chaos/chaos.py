@@ -11,6 +11,7 @@ the same seed gives the same faults (their order in time depends on threads).
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import re
 import socket
@@ -30,6 +31,7 @@ from tests.http1 import Client, Reply, message
 from tests.upstream import Seen, Step, Upstream
 
 TIMEOUTS = {"connect_s": 0.5, "header_s": 0.5, "first_content_s": 0.5, "first_content_thinking_s": 0.5}
+_THINKS_S = 0.05  # how long a provider takes to say no
 FAILOVER = {"enabled": True, "max_retries": 2, "backoff_ms": 20}
 _NUMBER = re.compile(r"request-(\d+)-")
 _ANSWER = re.compile(r"answer-(\d+)- from (\w+)")
@@ -328,24 +330,30 @@ def outage(setting: Setting) -> Result:
         rng, seconds = random.Random(setting.seed), setting.seconds / 4
         down = threading.Event()
         down.set()
-        under_way, most_at_once, lock = Counter[str](), Counter[str](), threading.Lock()
+        lock, began = threading.Lock(), time.monotonic()
 
         def answer(seen: Seen) -> Script:
-            name = seen.path.split("/")[1]
             if not down.is_set():
                 return good(seen)
             with lock:
-                under_way[name] += 1
-                most_at_once[name] = max(most_at_once[name], under_way[name])
-                under_way[name] -= 1
                 kind = rng.choice(("500", "502", "503", "529", "504"))
-            return FAULTS[kind](seen, rng)
+            return [("stall", _THINKS_S), *FAULTS[kind](seen, rng)]
 
         for name in "abc":
             up.always(f"/{name}", answer)
         end = time.monotonic() + seconds
         tally = drive(gateway, 1 << 30, 4, every_s=0.2, stop_at=end)
         calls, requests = len(up.seen()), tally.replies
+        probes = [
+            seen for seen in up.seen() if seen.at > began + 3.0
+        ]  # by then everybody is known to be down
+        at_once = max(
+            (
+                sum(other.path == one.path and one.at <= other.at < one.at + _THINKS_S for other in probes)
+                for one in probes
+            ),
+            default=0,
+        )
         down.clear()
         recovered = time.monotonic()
         after = drive(gateway, 1 << 30, 4, every_s=0.1, stop_at=recovered + min(35.0, seconds))
@@ -354,6 +362,7 @@ def outage(setting: Setting) -> Result:
         _promise(broken, tally.good == 0, "something answered although everybody was down")
         _promise(broken, set(tally.statuses) <= {"503", "502"}, f"statuses {dict(tally.statuses)}")
         _promise(broken, calls <= 1.2 * requests, f"{calls} calls for {requests} requests, 1.2 x promised")
+        _promise(broken, at_once <= 1, f"{at_once} probes in flight at one provider, 1 promised")
         _promise(broken, back_s <= 35, f"first success {back_s:.1f} s after recovery, 35 promised")
         return Result(
             "full outage",
@@ -362,6 +371,7 @@ def outage(setting: Setting) -> Result:
                     "outage",
                     f"{seconds:.0f} s, {requests} requests, {calls} calls: {calls / max(1, requests):.2f} x",
                 ),
+                ("probes at once", f"{at_once} at one provider, {len(probes)} in all"),
                 ("answers", ", ".join(f"{v} x {k}" for k, v in sorted(tally.statuses.items()))),
                 (
                     "time",
@@ -461,8 +471,74 @@ def flapping(setting: Setting) -> Result:
     return _run(_three, scenario)
 
 
+def leaving(setting: Setting) -> Result:
+    """Clients leave before the first token, in mid-stream and while they wait for JSON: the provider sees each close
+    within two seconds, nothing is left behind, and nobody's health suffers (R37)."""
+
+    def scenario(up: Upstream, gateway: Gateway) -> Result:
+        each = max(20, setting.requests // 100)
+        events = answers.events("anthropic", "word " * 200)
+        phases: dict[str, tuple[bool, Script]] = {
+            "before the first token": (True, [("stall", 20)]),
+            "in mid-stream": (True, [("sse", events[:40]), ("stall", 20)]),
+            "waiting for JSON": (False, [("stall", 20)]),
+        }
+        broken: list[str] = []
+        lines: list[tuple[str, str]] = []
+        threads, files = _left_behind(gateway)
+        for phase, (stream, script) in phases.items():
+            up.reset()
+            up.always("/a", script)
+            clients = [Client(gateway.base_url, timeout=30) for _ in range(each)]
+            for number, client in enumerate(clients):
+                client.send("POST", "/v1/messages", message(f"request-{number}- please", stream=stream))
+            up.wait("/a", each, timeout=20)
+            if phase == "in mid-stream":
+                for client in clients:
+                    client.begin()
+            left_at = time.monotonic()
+            for client in clients:
+                client.close()
+            seen = up.seen("/a")
+            told = sum(one.answered.wait(max(0.0, left_at + 4 - time.monotonic())) for one in seen)
+            late = [one.gone_at - left_at for one in seen if one.gone_at is not None]
+            slowest = max(late, default=99.0)
+            _promise(
+                broken, len(seen) == each == told == len(late), f"{phase}: {told} of {each} closes were seen"
+            )
+            _promise(broken, slowest <= 2.0, f"{phase}: {slowest:.1f} s until the provider knew")
+            lines.append((phase, f"{told} of {each}, the last after {slowest * 1e3:.0f} ms"))
+        up.reset()
+        up.always("/a", good)
+        up.always("/b", good)
+        tally = drive(gateway, 20, 2)
+        _promise(broken, tally.from_whom == Counter(a=20), f"health was moved: {dict(tally.from_whom)}")
+        board = json.loads(gateway.ctl("providers", "--json", check=True).stdout)["providers"]
+        held = sum(int(row.get("in_flight") or 0) for row in board)
+        _promise(broken, held == 0, f"{held} slots are still taken")
+        bursts = 0 if each >= 100 else each  # idle workers are kept for half a minute
+        if not bursts:
+            time.sleep(33)
+        more_threads, more_files = _left_behind(gateway)
+        _promise(broken, more_files <= files + 4, f"descriptors {files} -> {more_files}")
+        _promise(broken, more_threads <= threads + 2 + bursts, f"threads {threads} -> {more_threads}")
+        lines.append(
+            ("left behind", f"threads {threads} -> {more_threads}, descriptors {files} -> {more_files}")
+        )
+        return Result("leaving clients", lines, broken)
+
+    return _run(lambda up: providers(up, "a", "b"), scenario)
+
+
+def _left_behind(gateway: Gateway) -> tuple[int, int]:
+    """Threads and descriptors of the process."""
+    proc = Path(f"/proc/{gateway.pid}")
+    return len(list((proc / "task").iterdir())), len(list((proc / "fd").iterdir()))
+
+
 SCENARIOS: dict[str, Callable[[Setting], Result]] = {
     "mixed": mixed, "independent": independent, "outage": outage, "black-hole": black_hole, "flapping": flapping,
+    "leaving": leaving,
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The client leaves: the provider is told within two seconds, whatever phase the request is in (RELIABILITY 54, 55)."""
+"""R37: the client leaves, and the provider is told within two seconds, whatever phase the request is in (RELIABILITY 54, 55)."""
 
 from __future__ import annotations
 

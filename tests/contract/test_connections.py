@@ -9,6 +9,7 @@ import base64
 import ipaddress
 import os
 import re
+import socket
 import ssl
 import threading
 import time
@@ -23,7 +24,7 @@ from ccm.config import urls
 from ccm.config.proxies import Found, bypassed, from_environment
 from ccm.errors import UpstreamError
 from ccm.model import FailureKind, Provider, Secret, Timeouts
-from ccm.upstream import sessions
+from ccm.upstream import session, sessions
 from ccm.upstream.call import Call
 from ccm.upstream.sessions import Pool, Sessions
 from tests import answers
@@ -409,15 +410,52 @@ def test_the_seam_of_urllib3_is_there() -> None:
     assert callable(urllib3.HTTPSConnectionPool._prepare_proxy)
 
 
+@needs_openssl
 @pytest.mark.parametrize("proxied", [False, True])
 def test_without_the_seam_every_call_connects_anew(
-    using: Sessions, plain: Server, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, proxied: bool
+    using: Sessions,
+    plain: Server,
+    tls: Server,
+    authority: Authority,
+    proxy: Proxy,
+    monkeypatch: pytest.MonkeyPatch,
+    proxied: bool,
 ) -> None:
     monkeypatch.delattr(urllib3.HTTPConnectionPool, "_get_conn")
     monkeypatch.delattr(urllib3.HTTPConnectionPool, "_put_conn")
-    of = make(plain.url, **({"proxy": proxy.url} if proxied else {}))
+    server = plain if proxied else tls
+    of = make(plain.url, proxy=proxy.url) if proxied else make(tls.url, ca_bundle=authority.ca)
     assert [exchange(using, of)[0] for _ in range(3)] == [200] * 3
-    assert plain.connections == 3 and len(proxy.heads) == (3 if proxied else 0)
+    assert server.connections == 3 and len(proxy.heads) == (3 if proxied else 0)
+
+
+def test_plain_http_needs_no_session(using: Sessions, plain: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Local providers: `requests` is not even imported for them; their connections are reused and end with the pool."""
+    monkeypatch.setattr(sessions, "session", None)
+    of = make(plain.url)
+    assert [exchange(using, of)[0] for _ in range(3)] == [200] * 3
+    assert plain.connections == 1 and using.pool(of).session is None
+    pool = using.pool(of)
+    taken, reused = pool.take()
+    assert reused
+    using.close()
+    pool.give(taken)  # a call that was running while its pool was closed
+    assert taken.sock.fileno() == -1 and not pool._idle
+
+
+def test_a_plain_connection_that_said_something_unasked_is_not_used(using: Sessions, plain: Server) -> None:
+    of = make(plain.url)
+    exchange(using, of)
+    pool = using.pool(of)
+    mine, theirs = socket.socketpair()
+    mine.setblocking(False)
+    odd = sessions.Plain(mine)
+    pool.give(odd)
+    theirs.send(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
+    taken, reused = pool.take()
+    assert taken is not odd and reused and mine.fileno() == -1
+    taken.close()
+    theirs.close()
 
 
 # ---- where a name leads
@@ -543,7 +581,7 @@ def test_the_key_log_of_openssl_stays_unwritten(
     using: Sessions, tls: Server, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keylog"))
-    sessions._contexts.clear()
+    session._contexts.clear()
     assert exchange(using, make(tls.url, ca_bundle=authority.ca))[0] == 200
     assert not (tmp_path / "keylog").exists()
 

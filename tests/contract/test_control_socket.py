@@ -63,7 +63,7 @@ def test_ask_and_act(server: unix.Server, fake_core: FakeCore) -> None:
     assert client.ask(server.path, "GET", "/status")["address"] == "127.0.0.1:13456"
     assert client.ask(server.path, "POST", "/switch", {"name": "openai", "for": "30m"})["primary"] == "openai"
     assert fake_core.router.primary == "openai"
-    assert client.ask(server.path, "GET", "/requests", {"limit": 3}) == {"requests": []}
+    assert client.ask(server.path, "GET", "/requests", {"limit": 3})["requests"] == []
     assert "# TYPE ccm_requests_total counter" in client.ask(server.path, "GET", "/metrics.prom")
     with pytest.raises(ControlError, match="did you mean openai"):
         client.ask(server.path, "POST", "/switch", {"name": "opnai"})
@@ -88,7 +88,13 @@ def test_curl(server: unix.Server) -> None:
     [
         (b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", 200),
         (b"GET /health HTTP/1.0\r\n\r\n", 200),
-        (b"GET http://ccm/health HTTP/1.1\r\nHost: x\r\n\r\n", 200),
+        (b"GET http://ccm/health HTTP/1.1\r\nHost: ccm\r\n\r\n", 200),
+        (b"GET http://ccm/health HTTP/1.1\r\nHost: x\r\n\r\n", 421),
+        (b"GET http://evil.example/health HTTP/1.1\r\nHost: evil.example\r\n\r\n", 421),
+        (b"GET /health HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
+        (b"GET /health HTTP/1.1\r\nHost: \r\n\r\n", 400),
+        (b"GET /health HTTP/1.1\nHost: x\n\n", 400),
+        (b"POST /explain HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n", 413),
         (b"\x00\x01\r\n\r\n", 400),
         (b"GET /health HTTP/1.1\r\n\r\n", 400),
         (b"GET /health HTTP/2.0\r\nHost: x\r\n\r\n", 505),
@@ -99,7 +105,6 @@ def test_curl(server: unix.Server) -> None:
         (b"POST /switch HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n" + b"[" * 60000, 400),
         (b"POST /switch HTTP/1.1\r\nHost: x\r\nContent-Length: 70000\r\n\r\n", 413),
         (b"POST /switch HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 411),
-        (b"GET /health HTTP/1.1\r\nHost: x\r\n\r\nGET /health HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         (b"GET /" + b"a" * 40000, 431),
     ],
 )  # fmt: skip
@@ -110,6 +115,31 @@ def test_every_request_is_answered_and_closed(server: unix.Server, request_bytes
     assert b"Content-Length: %d\r\n" % len(body) in head
     assert "error" in json.loads(body) or status == 200
     assert client.ask(server.path, "GET", "/health")["status"] == "ok"
+
+
+def test_requests_that_come_together_are_all_answered(server: unix.Server) -> None:
+    one = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+    act = b'POST /switch HTTP/1.1\r\nHost: x\r\nContent-Length: 18\r\n\r\n{"name": "openai"}'
+    answer = exchange(server.path, one * 2000 + act + one)
+    assert answer.count(b"HTTP/1.1 200 OK") == 2002 and answer.count(b"Connection: close") == 1
+    assert (
+        exchange(server.path, one.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") + one).count(
+            b"HTTP/1.1"
+        )
+        == 1
+    )
+
+
+def test_a_head_request_has_no_body_whatever_it_says(server: unix.Server) -> None:
+    data = b"HEAD /status HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n{"
+    assert exchange(server.path, data).endswith(b"\r\n\r\n")
+
+
+def test_a_whole_request_of_a_client_can_be_explained(server: unix.Server, fake_core: FakeCore) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "x" * 3_000_000}]}
+    began = time.monotonic()
+    assert client.ask(server.path, "POST", "/explain", body, 5.0)["order"] == ["anthropic/m"]
+    assert time.monotonic() - began < 2 and fake_core.asked == [(body, {})]
 
 
 def test_a_request_in_single_bytes(server: unix.Server) -> None:
@@ -266,7 +296,7 @@ def test_ccmctl_end_to_end(server: unix.Server, fake_core: FakeCore) -> None:
     assert "primary    openai" in ctl(server.path, "status").stdout
     refused = ctl(server.path, "switch", "nobody")
     assert refused.returncode == 1 and "configured: anthropic, openai" in refused.stderr
-    assert ctl(server.path, "metrics", "--prometheus").stdout.startswith("# HELP ccm_info")
+    assert ctl(server.path, "metrics", "--prometheus").stdout.startswith("# HELP ccm_")
     assert "ccm 1.0.0 is running" in ctl(server.path, "version").stdout
     assert ctl(server.path, "stop", "--now").returncode == 0 and fake_core.stops == [False]
 
@@ -276,3 +306,13 @@ def test_ccmctl_without_ccm(place: Path) -> None:
     assert (done.returncode, done.stdout) == (3, "")
     assert "not running" in done.stderr and "ccm start" in done.stderr
     assert ctl(str(place / "ccm.sock"), "version").returncode == 0
+
+
+def test_silent_clients_do_not_keep_the_others_out(server: unix.Server) -> None:
+    silent = [connect(server.path) for _ in range(unix.MAX_CLIENTS * 4)]
+    began = time.monotonic()
+    for _ in range(5):
+        assert client.ask(server.path, "GET", "/health")["status"] == "ok"
+    assert time.monotonic() - began < 1.0  # not the seconds that a silent one is given
+    for connection in silent:
+        connection.close()

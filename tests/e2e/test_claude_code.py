@@ -19,7 +19,7 @@ import pytest
 from tests.gateway import REPO, SUFFIX, free_port, provider
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
-SHORT = {"header_s": 1.0, "first_content_s": 1.0, "first_content_thinking_s": 1.0}
+SHORT = {"header_s": 1.0, "first_content_s": 1.0, "first_content_thinking_s": 1.0, "idle_s": 1.0}
 OLD = "2.0.76"
 ClaudeCode = Callable[[str], Path]
 
@@ -117,8 +117,12 @@ FAULTS = (
     "http:500",
     "http:429;retry-after=30",
     "http:401",
+    "http:402",
+    "http:404",
+    "http:503",
     "err_first",
     "rst_before",
+    "fin_before",
     "stall_before_headers",
 )
 
@@ -135,7 +139,7 @@ def test_a_failing_first_provider_is_never_noticed(
     assert "first" in run.log.read_text(), "the log tells what the client never saw"
 
 
-@pytest.mark.parametrize("fault", ["rst_mid", "err_mid", "cut_mid"])
+@pytest.mark.parametrize("fault", ["rst_mid", "err_mid", "cut_mid", "stall_mid", "fin_late"])
 def test_a_stream_broken_in_the_middle_is_survived(
     shared: Path, tmp_path: Path, claude_code: ClaudeCode, faulty_stub: Callable[[str], str], fault: str
 ) -> None:

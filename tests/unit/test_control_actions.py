@@ -121,3 +121,37 @@ def test_durations(text: str, seconds: float) -> None:
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ControlError, match=r"duration|range"):
         actions.parse_duration(text)
+
+
+def test_a_switch_of_one_class_leaves_the_others_alone(fake_core, monkeypatch) -> None:
+    monkeypatch.setattr(actions.time, "monotonic", lambda: 50.0)
+    actions.switch(fake_core, "anthropic")
+    assert "class think" in actions.switch(fake_core, "openai", 60, "think")["text"]
+    assert (fake_core.router.primary, fake_core.router.classes) == ("anthropic", {"think": ("openai", 110.0)})
+    assert fake_core.state.class_primaries["think"][0] == "openai"
+    assert "(it was openai)" in actions.switch(fake_core, "anthropic", None, "think")["text"]
+    assert "was anthropic, anthropic for think" in actions.auto(fake_core)["text"]
+    assert (fake_core.router.primary, fake_core.router.classes["think"]) == (None, (None, None))
+    assert fake_core.state.class_primaries == {}
+
+
+def test_who_is_disabled_is_nobodys_primary(fake_core) -> None:
+    actions.switch(fake_core, "openai", None, "image")
+    assert "class image either" in actions.disable(fake_core, "openai")["text"]
+    assert fake_core.router.classes["image"] == (None, None) and fake_core.state.class_primaries == {}
+
+
+def test_a_class_switch_survives_a_restart(tmp_path) -> None:
+    from tests.conftest import FakeCore
+
+    now = [1000.0]
+    path = tmp_path / "state.json"
+    first = FakeCore(State.load(path, lambda: now[0]))
+    actions.switch(first, "openai", 100, "think")
+    actions.switch(first, "openai", 10, "image")
+    actions.switch(first, "anthropic", None, "default")
+    now[0] += 50
+    again = FakeCore(State.load(path, lambda: now[0]))
+    assert set(again.state.class_primaries) == {"think", "default"}
+    actions.restore(again, lambda: 7.0)
+    assert again.router.classes == {"think": ("openai", 57.0), "default": ("anthropic", None)}

@@ -134,3 +134,22 @@ def test_where_the_socket_is(monkeypatch) -> None:
     assert socket_path(None, {}) == "/home/u/.claude-code-mux/ccm.sock"
     assert socket_path(None, {"CCM_SOCKET": "~/x.sock"}) == "/home/u/x.sock"
     assert socket_path("/s", {"CCM_SOCKET": "/x"}) == "/s"
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        3,
+        [],
+        {"think": "a"},
+        {"think": ["a"]},
+        {"think": [1, None]},
+        {"think": ["a", "x"]},
+        {"think": ["a", True]},
+    ],
+)
+def test_a_broken_list_of_classes_is_a_corrupt_file(tmp_path, classes) -> None:
+    path = tmp_path / "state.json"
+    path.write_text(json.dumps({"primary": "a", "classes": classes}))
+    state = State.load(path)
+    assert state.class_primaries == {} and state.primary is None and "corrupt" in state.warnings[0]

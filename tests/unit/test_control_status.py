@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
-from ccm.control import status
+from ccm.control import gauges, status
 from ccm.messages.tokens import Usage
 from ccm.observe.record import Attempt, RequestRecord
 
@@ -107,22 +108,47 @@ def test_failures_in_words_youngest_first(fake_core) -> None:
     )
 
 
-def test_requests_are_limited_and_complete(fake_core) -> None:
+def test_requests_of_a_provider_are_counted(fake_core) -> None:
     for number in range(10):
-        fake_core.recent.append(record(number, "complete"))
         fake_core.metrics.observe(record(number, "complete"))
-    rows = status.requests(fake_core, 3)
-    assert [row["id"] for row in rows] == ["r9", "r8", "r7"]
-    assert rows[0]["attempts"][1] == {
-        "endpoint": "openai", "model": "m", "result": "connect", "seconds": 0.2, "error": ""
-    }  # fmt: skip
-    assert status.requests(fake_core, 0) == []
     assert by_name(fake_core)["openai"]["requests"] == 10
     assert by_name(fake_core)["anthropic"]["requests"] == 0
 
 
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([{"state": "closed"}], "usable"),
+        ([{"state": "key rejected"}], "rejected"),
+    ],
+)
+def test_the_state_of_keys(fake_core, rows: list[dict], says: str) -> None:
+    fake_core.router.rows = [{"id": "openai", "provider": "openai", **row} for row in rows]
+    assert by_name(fake_core)["openai"]["key"] == says
+    assert by_name(fake_core)["groq"]["key"] == "missing"
+
+
+def test_the_youngest_error_and_the_smallest_quota(fake_core) -> None:
+    fake_core.router.rows = [
+        {"id": "openai", "provider": "openai", "state": "closed", "last_error": "old", "last_error_ago_s": 50.0,
+         "quota": {"left_percent": 80.0, "resets_s": 60}},
+        {"id": "openai#2", "provider": "openai", "state": "closed", "last_error": "new", "last_error_ago_s": 2.0,
+         "quota": {"left_percent": 12.5, "resets_s": 90}},
+    ]  # fmt: skip
+    found = by_name(fake_core)["openai"]
+    assert (found["last_error"], found["last_error_ago_s"]) == ("new", 2.0)
+    assert found["quota"]["left_percent"] == 12.5
+    assert by_name(fake_core)["anthropic"]["quota"] is None
+
+
+def test_budgets_where_there_are_any(fake_core) -> None:
+    assert status.read(fake_core)["budgets"] == []
+    fake_core.meter = SimpleNamespace(status=lambda: {"budgets": [{"name": "daily"}]})
+    assert status.read(fake_core)["budgets"] == [{"name": "daily"}]
+
+
 def test_gauges(fake_core) -> None:
-    text = fake_core.metrics.prometheus(status.gauges(fake_core, clock=lambda: 101.5))
+    text = fake_core.metrics.prometheus(gauges.gauges(fake_core, clock=lambda: 101.5))
     assert "ccm_uptime_seconds 1.5\n" in text
     assert 'ccm_provider_usable{provider="openai"} 1\n' in text
     assert 'ccm_provider_usable{provider="groq"} 0\n' in text

@@ -43,10 +43,8 @@ def test_the_expected_price(name: str) -> None:
     request, history = case["request"], History()
     for turn in case.get("past", ()):
         target = case["targets"][turn["target"]]
-        options = {"cache_ttl_s": target["cache_ttl_s"]} if target["cache_ttl_s"] else {}
-        seconds = ttl_s(
-            provider(turn["target"], options=options), price_of(target), request.get("caching", "")
-        )
+        own = {"cache_ttl_s": float(target["cache_ttl_s"] or 0)}
+        seconds = ttl_s(provider(turn["target"], **own), price_of(target), request.get("caching", ""))
         history.learn(
             KEY, turn["target"], 0.0, size_bytes=0, input_tokens=turn["input_tokens"],
             output_tokens=turn["output_tokens"], ttl_s=seconds,
@@ -66,9 +64,7 @@ def test_the_router_chooses_accordingly(name: str) -> None:
     case = load(name)
     facts = {id: ModelFacts(id, price=price_of(target)) for id, target in case["targets"].items()}
     providers = [
-        provider(
-            id, tiers={"default": id}, options={"cache_ttl_s": t["cache_ttl_s"]} if t["cache_ttl_s"] else {}
-        )
+        provider(id, tiers={"default": id}, cache_ttl_s=float(t["cache_ttl_s"] or 0))
         for id, t in case["targets"].items()
     ]
     world = World(*providers, strategy="cost", facts=lambda model, type: facts[type])
@@ -132,7 +128,7 @@ def test_ttl() -> None:
     hour = Price(cache_write_1h=6.0)
     assert ttl_s(provider("a"), hour, "1h") == TTL_S["1h"] == 3600
     assert ttl_s(provider("a"), Price(), "1h") == ttl_s(provider("a"), hour, "5m") == 300
-    assert ttl_s(provider("a", options={"cache_ttl_s": 1800}), hour, "1h") == 1800
+    assert ttl_s(provider("a", cache_ttl_s=1800.0), hour, "1h") == 1800
 
 
 def test_a_bound_conversation_is_not_held_where_it_is_dearer() -> None:

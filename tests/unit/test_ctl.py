@@ -9,8 +9,9 @@ import types
 
 import pytest
 
-from ccm.cli import ctl, main, render, views
-from ccm.control import actions, api, client
+from ccm.cli import ctl, figures, main, manual, render, views
+from ccm.control import actions, api, client, observing
+from ccm.control import figures as control_figures
 from ccm.errors import ControlError
 from ccm.messages.tokens import Usage
 from ccm.observe.record import Attempt, RequestRecord
@@ -65,6 +66,14 @@ def record(**fields) -> RequestRecord:
         (["log-level", "debug"], "log level debug"),
         (["health"], "ok"),
         (["stop"], "stopping"),
+        (["models"], "opus    anthropic/opus"),
+        (["config"], "[failover]\nenabled = true  # default"),
+        (["drill"], "there was no drill"),
+        (["drill", "openai", "529", "--no-wait"], "the next request to openai within 1m"),
+        (["drill", "--off"], "no drill was on"),
+        (["switch", "openai", "--class", "think"], "class think"),
+        (["switch", "--auto", "--class", "think"], "class think"),
+        (["top", "--count", "1"], "primary none chosen"),
     ],
 )
 def test_every_command(room, capsys, argv: list[str], says: str) -> None:
@@ -72,22 +81,52 @@ def test_every_command(room, capsys, argv: list[str], says: str) -> None:
     assert says in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", list(ctl.COMMANDS), ids=lambda c: c.name)
+OTHERS = {command.name for command in figures.COMMANDS} | {
+    "debug-bodies",
+    "handover",
+}  # tested with their rooms
+
+
+@pytest.mark.parametrize(
+    "command", [one for one in ctl.COMMANDS if one.name not in OTHERS], ids=lambda command: command.name
+)
 def test_every_command_speaks_json(room, capsys, command) -> None:
+    room.recent.append(record())
     needed = {
         "enable": ["openai"],
         "disable": ["openai"],
         "drain": ["openai"],
         "switch": ["openai"],
         "log-level": ["info"],
+        "top": ["--count", "1"],
     }
     assert ctl.run([command.name, *needed.get(command.name, []), "--json"]) == 0
     assert isinstance(json.loads(capsys.readouterr().out), dict)
 
 
 def test_every_route_of_the_table_is_reachable_by_ccmctl() -> None:
-    mine = {command.path for command in ctl.COMMANDS} | {"/", "/metrics.prom", "/auto"}
-    assert mine == {route.path for route in api.ROUTES}
+    others = {route.path for route in (*control_figures.ROUTES, *observing.ROUTES)}
+    mine = {command.path for command in ctl.COMMANDS} | {"/", "/auto"}
+    assert {route.path for route in api.ROUTES} - others <= mine
+
+
+@pytest.mark.parametrize("name", [*(command.name for command in ctl.COMMANDS), "version", "completions"])
+def test_every_command_has_help_with_exit_codes(capsys, name: str) -> None:
+    with pytest.raises(SystemExit) as stop:
+        ctl.run([name, "--help"])
+    out = capsys.readouterr().out
+    assert stop.value.code == 0 and f"usage: ccmctl {name}" in out and "3   ccm is not running" in out
+    if name not in OTHERS:
+        assert f"examples:\n  {'ccmctl ' + name if name != 'completions' else 'eval'}" in out
+
+
+def test_examples_are_command_lines_that_parse(capsys) -> None:
+    parser = ctl.parser()
+    for name, rows in manual.EXAMPLES.items():
+        for line, _ in rows:
+            words = line.partition(" < ")[0].partition(" | ")[0].partition(" > ")[0].split()
+            if words[0] == "ccmctl":
+                assert parser.parse_args(words[1:]).word == name
 
 
 def test_status_tells_primary_failures_and_warnings(room, capsys, monkeypatch) -> None:
@@ -114,7 +153,7 @@ def test_pages_for_people(room) -> None:
     assert max(map(len, page.split("\n"))) <= 120
     rows = json.loads(api.call(room, "GET", "/requests", {}).body)["requests"]
     page = views.requests(rows, render.Screen(width=150))
-    assert "anthropic 529 > openai 200" in page and max(map(len, page.split("\n"))) <= 150
+    assert "anthropic 529" in page and max(map(len, page.split("\n"))) <= 150
     assert "x" * 300 in views.requests(rows, render.Screen())
 
 
@@ -129,6 +168,13 @@ def test_pages_for_people(room) -> None:
         (["status", "--jsn"], 2, "--jsn"),
         (["--api-key=sk-1234", "status"], 2, "environment variables"),
         (["start"], 2, "ccm start"),
+        (["drill", "openai"], 2, "say which FAULT"),
+        (["drill", "openai", "flood"], 2, "known: 429"),
+        (["switch", "openai", "--class", "thik"], 2, "did you mean think?"),
+        (["explain", "last", "--dry-run"], 2, "standard input"),
+        (["status", "--watch", "0"], 2, "out of range"),
+        (["switch", "openai", "--watch", "3"], 2, "--watch"),
+        (["completions", "tcsh"], 2, "bash"),
     ],
 )
 def test_wrong_usage(capsys, argv: list[str], code: int, says: str) -> None:

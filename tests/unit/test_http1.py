@@ -150,3 +150,35 @@ def test_chunk_limits():
         http1.Chunks(limit=10).feed(b"b\r\n")
     with pytest.raises(BadUpstream, match="too many"):
         http1.Chunks().feed(b"0\r\n" + b"X: yyyyyyyyyyyyyyyyyyyy\r\n" * 5000)
+
+
+LINES = (b"POST /v1/messages HTTP/1.1", b"Host: a", b"X-One: 1")
+
+
+@pytest.mark.parametrize(
+    "length",
+    [b"12", b"13", b"0", b"007", b"123456789", b"1234567890", b"", b"+5", b"5 ", b" 5", b"5,5", b"0x5", b"-1", b"\xb2", b"5\r\nX-Two: 2",
+     b"5\r\nContent-Length: 6", b"5\r\nTransfer-Encoding: chunked"],
+)  # fmt: skip
+@pytest.mark.parametrize("tail", [(), (b"X-Three: 3",), (b"Content-Length: 9",)])
+def test_a_head_that_was_here_before_says_the_same_again(length, tail, monkeypatch):
+    def read(value):
+        raw = head(*LINES, b"Content-Length: " + value, *tail)
+        try:
+            return http1.parse_request_head(raw)
+        except BadRequest as refused:
+            return refused.status, str(refused)
+
+    monkeypatch.setattr(http1, "_kept", ())
+    fresh = read(length)
+    monkeypatch.setattr(http1, "_kept", ())
+    for known in (b"12", b"4", b"999", length):
+        read(known)
+        assert read(length) == fresh
+    assert len(http1._kept) <= 4
+
+
+def test_long_heads_are_not_kept(monkeypatch):
+    monkeypatch.setattr(http1, "_kept", ())
+    http1.parse_request_head(head(*LINES, b"Content-Length: 1", b"X-Long: " + b"a" * 9000))
+    assert http1._kept == ()

@@ -9,7 +9,8 @@ import socket
 import pytest
 
 from ccm.messages.tokens import Usage
-from ccm.observe.log import Log, escape, open_log, stamp
+from ccm.observe.access import MAX_KNOWN
+from ccm.observe.log import Log, escape, fields_of, open_log, stamp
 from ccm.observe.record import Attempt, RequestRecord
 from ccm.observe.redact import Redactor
 from ccm.observe.sink import LINE_BYTES, DescriptorSink, FileSink
@@ -63,9 +64,10 @@ def test_the_access_line() -> None:
     log, sink = make()
     log.request(record())
     assert sink.lines == [
-        b"2025-11-24T16:00:00.123Z info request id=req_1 status=200 ending=complete surface=messages stream=yes "
-        b"asked=claude-opus-5-5 provider=openai#2 model=gpt-5.2 route=priority "
-        b'attempts="anthropic=529,openai#2=200" first_ms=250 total_ms=1500 in=10 cached=7 out=20 stop=end_turn\n'
+        b"2025-11-24T16:00:00.123Z info request id=req_1 status=200 ending=complete by=provider phase=end "
+        b"surface=messages stream=yes asked=claude-opus-5-5 provider=openai#2 model=gpt-5.2 route=priority "
+        b'attempts="anthropic=529,openai#2=200" stop=end_turn attempts_ms=100,1000 first_ms=250 total_ms=1500 '
+        b"in=10 cached=7 out=20 usd=unknown\n"
     ]
 
 
@@ -76,6 +78,106 @@ def test_the_access_line_as_json_keeps_numbers() -> None:
     assert line["event"] == "request" and line["level"] == "info"
     assert (line["status"], line["first_ms"], line["out"]) == (200, 250, 20)
     assert line["attempts"] == "anthropic=529,openai#2=200"
+
+
+VARIANTS = [
+    {},
+    {"ending": "client_gone", "first_content_s": None, "attempts": [Attempt("a", "m", "cancelled", 0.1)]},
+    {"ending": "client_gone", "longest_gap_s": 2.5, "usage": Usage(output=3, estimated=True)},
+    {
+        "ending": "refused",
+        "status": 401,
+        "attempts": [],
+        "first_content_s": None,
+        "stop_reason": None,
+        "usage": Usage(),
+    },
+    {
+        "losses": ["top_k=dropped", "x=y"],
+        "cost_usd": 0.0123456789,
+        "project": "a b",
+        "request_class": "think",
+    },
+    {"cost_usd": 1e-6, "usage": Usage(input=1, cache_read=2, cache_write_5m=3, cache_write_1h=4, output=5)},
+    {
+        "asked_model": 'evil" status=1\n\x1b[31m',
+        "model": f"x {KEY}",
+        "route": "sk-ant-api03-0123456789abcdefgh",
+    },
+    {"asked_model": "nul\x00l", "endpoint": "", "route": "ü 漢\udc80\u202e", "cost_usd": 0.0},
+    {"model": "m" * 5000},
+]
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_short_way_says_what_the_long_way_says(form: str, variant: dict) -> None:
+    asked = record()
+    for name, value in variant.items():
+        setattr(asked, name, value)
+    quick, lines = make(form)
+    for _ in range(2):  # the second one comes from what was kept
+        quick.request(asked)
+    slow, expected = make(form)
+    slow.info("request", **fields_of(asked))
+    assert lines.lines == expected.lines * 2
+    assert KEY.encode() not in lines.lines[1] and b"api03" not in lines.lines[1]
+    if form == "json":
+        seen = json.loads(lines.lines[1])
+        assert seen["total_ms"] == 1500 and seen["status"] == asked.status
+
+
+def test_a_key_that_becomes_known_is_masked_in_lines_that_were_kept() -> None:
+    sink, redactor = Lines(), Redactor()
+    log = Log(sink, redactor)
+    asked = record()
+    asked.route = "by plain-words-as-key-0123"
+    log.request(asked)
+    redactor.register("plain-words-as-key-0123")
+    log.request(asked)
+    assert b"plain-words-as-key-0123" in sink.lines[0] and b"words-as" not in sink.lines[1]
+
+
+@pytest.mark.parametrize(
+    ("ending", "first", "attempts", "stream", "by", "phase"),
+    [
+        ("complete", 0.1, 1, True, "provider", "end"),
+        ("refused", None, 0, True, "ccm", "request"),
+        ("failed", None, 2, True, "provider", "waiting"),
+        ("broken", 0.1, 1, True, "provider", "stream"),
+        ("client_gone", None, 0, True, "client", "request"),
+        ("client_gone", None, 1, True, "client", "waiting"),
+        ("client_gone", 0.1, 1, False, "client", "answer"),
+        ("stopped", 0.1, 1, True, "ccm", "stream"),
+    ],
+)
+def test_who_ended_it_in_which_phase(
+    ending: str, first: float | None, attempts: int, stream: bool, by: str, phase: str
+) -> None:
+    asked = record()
+    asked.ending, asked.first_content_s, asked.stream = ending, first, stream
+    asked.attempts = asked.attempts[:attempts]
+    fields = fields_of(asked)
+    assert (fields["by"], fields["phase"]) == (by, phase)
+
+
+def test_what_is_kept_is_bounded() -> None:
+    log, sink = make()
+    for number in range(3 * MAX_KNOWN):
+        asked = record()
+        asked.asked_model = f"m{number}"
+        log.request(asked)
+    assert len(sink.lines) == 3 * MAX_KNOWN and b"asked=m7 " in sink.lines[7]
+    assert len(log._access._known) <= MAX_KNOWN
+
+
+def test_a_full_disk_costs_lines_and_is_told_of() -> None:
+    sink = FileSink("/dev/full")
+    log = Log(sink, Redactor())
+    log.info("lost")
+    log.request(record())
+    assert log.dropped == 2
+    log.close()
 
 
 def test_a_failed_request_is_a_warning() -> None:

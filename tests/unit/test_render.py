@@ -108,3 +108,27 @@ def test_clock_shows_the_date_of_old_things() -> None:
 )
 def test_cut(text: str, width: int, cut: str) -> None:
     assert render.cut(text, width) == cut
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(None, "-"), (1.0, "100%"), (0.9999, "99.9%"), (0.5, "50%"), (0.0, "0%"), (0.6666, "66.6%")],
+)
+def test_a_share_is_never_rounded_up_to_all(share: float | None, text: str) -> None:
+    assert render.percent(share) == text
+
+
+@pytest.mark.parametrize(
+    ("usd", "text"),
+    [
+        (None, "-"),
+        (0.0, "$0.00"),
+        (0.0042, "$0.0042"),
+        (0.4, "$0.40"),
+        (12.3, "$12.30"),
+        (1234.5, "$1,234.50"),
+        (0.999, "$1.00"),
+    ],
+)
+def test_money_has_as_many_digits_as_it_needs(usd: float | None, text: str) -> None:
+    assert render.money(usd) == text

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 
 from ccm.dialects import repair
 from ccm.dialects.base import Context, Encoded, Loss
-from ccm.dialects.repair import ACTIONS, Repair, paths
+from ccm.dialects.repair import Repair, paths
+from ccm.dialects.repair.actions import ACTIONS
 from ccm.dialects.repair.betas import FIELDS
 from ccm.dialects.table import DIALECTS
 from ccm.model import ModelFacts, ProviderError

@@ -321,8 +321,14 @@ def test_panic_passes_an_open_breaker() -> None:
     world.spoil("b", K.RATE_LIMIT, wait=600)
     route = world.route()
     assert [t.endpoint.id for t in route.targets] == ["a", "b"]
-    tickets = [world.router.reserve(world.route().targets[0]) for _ in range(3)]
-    assert all(tickets)
+    ticket = world.router.reserve(world.route().targets[0])
+    assert ticket is not None
+    assert world.router.reserve(world.route().targets[0]) is None, "one probe at a time, whoever asks"
+    world.router.release(ticket, Outcome(cancelled=True))
+    second = world.router.reserve(world.route().targets[0])
+    assert second is not None
+    world.router.first_content(second, 0.1)
+    assert world.router.reserve(world.route().targets[0]) is not None, "it answers: the next may follow"
     assert world.router.reserve(Target(world.snapshot.endpoints[0], "a-mid", ModelFacts("a-mid"))) is None
 
 
@@ -668,3 +674,24 @@ def test_the_first_content_binds_and_times_long_before_the_end() -> None:
     world.router.release(late, OK)
     world.router.first_content(late, 77.0)
     assert world.row(late.target.endpoint.id)["first_content_ms"] < 600
+
+
+def test_a_switch_for_one_class() -> None:
+    world = World(A, B, C)
+    world.router.set_primary("c", request_class="think")
+    world.router.set_primary("b", until=world.clock.now + 60, request_class="image")
+    thinks = {
+        "messages": [{"role": "user", "content": "x"}],
+        "thinking": {"type": "enabled", "budget_tokens": 2000},
+    }
+    picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "eA=="}}
+    sees = {"messages": [{"role": "user", "content": [picture]}]}
+    assert world.ids()[0] == "a" and world.router.primary is None
+    assert world.ids(request=thinks)[0] == "c"
+    assert world.ids(request=sees)[0] == "b"
+    world.clock.now += 61
+    assert world.ids(request=sees)[0] == "a", "only for so long"
+    world.router.set_primary("b")
+    assert world.ids()[0] == "b" and world.ids(request=thinks)[0] == "c", "the class goes before the rest"
+    world.router.set_primary(None, request_class="think")
+    assert world.ids(request=thinks)[0] == "b"

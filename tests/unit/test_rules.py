@@ -115,6 +115,7 @@ def test_the_users_own_table_comes_before_the_catalogue_exact_then_tier_then_glo
 
 
 def test_one_million_suffixes_are_ignored_in_tables() -> None:
+    """R26."""
     own = provider(tiers=TIERS, models={"claude-sonnet-5[1m]": "wide", "claude-opus-5": "o"})
     assert rules.model_for(own, "claude-sonnet-5") == "wide"
     assert rules.model_for(own, "claude-opus-5-1m") == "o"
@@ -158,6 +159,7 @@ def test_speaks(who: Provider, model: str, expected: bool) -> None:
 
 
 def test_stand_in() -> None:
+    """R27: every Claude name resolves, also where a provider does not speak it."""
     assert rules.stand_in(OPENAI) == "gpt-5.6-terra"
     assert rules.stand_in(provider("x", tiers={"haiku": "h", "opus": "o"})) == "o"
     assert rules.stand_in(provider("x")) == ""

@@ -23,6 +23,7 @@ from ccm.messages.events import Event
 from ccm.messages.fold import fold
 from ccm.messages.tokens import Usage, count
 from ccm.model import FailureKind, ProviderError
+from ccm.wire import jsontext
 from ccm.wire.eventstream import Frame
 
 _STOPS = {
@@ -96,17 +97,17 @@ class Blocks:
     def whole(self, index: int, block: Mapping[str, Any]) -> None:
         """A block of an answer that was not streamed."""
         use = block.get("toolUse")
-        if isinstance(use, Mapping):
+        if isinstance(use, dict):
             self.tool(index, use)
             given = use.get("input")
             text = json.dumps({} if given is None else given, ensure_ascii=False, separators=(",", ":"))
             self._out.tool_json(index, text)
-        elif isinstance(block.get("citationsContent"), Mapping):
+        elif isinstance(block.get("citationsContent"), dict):
             self._cited(index, block["citationsContent"])
-        elif isinstance(block.get("reasoningContent"), Mapping):
+        elif isinstance(block.get("reasoningContent"), dict):
             reasoning = block["reasoningContent"]
             text = reasoning.get("reasoningText")
-            self.delta(index, {"reasoningContent": text if isinstance(text, Mapping) else reasoning})
+            self.delta(index, {"reasoningContent": text if isinstance(text, dict) else reasoning})
         elif isinstance(block.get("text"), str):
             self.delta(index, {"text": block["text"]})
         self.close()
@@ -122,12 +123,12 @@ class Blocks:
             self._out.text(text)
 
     def _json(self, index: Any, use: Any) -> None:
-        piece = use.get("input") if isinstance(use, Mapping) else None
+        piece = use.get("input") if isinstance(use, dict) else None
         if isinstance(piece, str):
             self._out.tool_json(index, piece)
 
     def _reasoning(self, _: Any, given: Any) -> None:
-        if not isinstance(given, Mapping):
+        if not isinstance(given, dict):
             return
         if isinstance(given.get("text"), str) and given["text"]:
             self._reasoned = True
@@ -141,7 +142,7 @@ class Blocks:
                 raise BadUpstream("redactedContent that is no base64") from error
 
     def _cite(self, _: Any, given: Any) -> None:
-        if isinstance(given, Mapping):
+        if isinstance(given, dict):
             citation = citation_of(given)
             if citation is not None:
                 self._out.cite(citation)
@@ -175,11 +176,11 @@ class Decoder:
         index = payload.get("contentBlockIndex", 0)
         if kind == "contentBlockDelta":
             delta = payload.get("delta")
-            self._blocks.delta(index, delta if isinstance(delta, Mapping) else {})
+            self._blocks.delta(index, delta if isinstance(delta, dict) else {})
         elif kind == "contentBlockStart":
             start = payload.get("start")
-            use = start.get("toolUse") if isinstance(start, Mapping) else None
-            if isinstance(use, Mapping):
+            use = start.get("toolUse") if isinstance(start, dict) else None
+            if isinstance(use, dict):
                 self._blocks.tool(index, use)
         elif kind == "contentBlockStop":
             self._blocks.close()
@@ -231,7 +232,7 @@ def decode(body: Any, ctx: Context, sent: Encoded) -> Message:
 def payload_of(frame: Frame) -> dict[str, Any]:
     """The JSON of an event. Raises UpstreamError for an exception message, BadUpstream for what is no JSON object."""
     try:
-        payload = json.loads(frame.payload or b"{}")
+        payload = jsontext.event(frame.payload or b"{}")
     except ValueError as error:
         raise BadUpstream(f"an event that is no JSON: {frame.payload[:80]!r}") from error
     if not isinstance(payload, dict):
@@ -258,7 +259,7 @@ def stop_of(reason: Any) -> str | None:
 
 def read_usage(usage: Usage, given: Any) -> None:
     """Converse counts as Anthropic does; only the names differ. An hour's cache writes are told apart."""
-    if not isinstance(given, Mapping):
+    if not isinstance(given, dict):
         return
     usage.input = count(given.get("inputTokens"))
     usage.output = count(given.get("outputTokens"))
@@ -295,11 +296,11 @@ _PLACES: dict[str, tuple[str, dict[str, str]]] = {
 def citation_of(given: Mapping[str, Any]) -> dict[str, Any] | None:
     """A citation as Anthropic writes it, or None for a place that it has no word for."""
     location = given.get("location")
-    location = location if isinstance(location, Mapping) else {}
+    location = location if isinstance(location, dict) else {}
     cited = "".join(str(part.get("text") or "") for part in _objects(given.get("sourceContent")))
     title = given.get("title") if isinstance(given.get("title"), str) else None
     web = location.get("web")
-    if isinstance(web, Mapping):
+    if isinstance(web, dict):
         return {
             "type": "web_search_result_location",
             "url": str(web.get("url") or ""),
@@ -309,7 +310,7 @@ def citation_of(given: Mapping[str, Any]) -> dict[str, Any] | None:
         }
     for name, (kind, fields) in _PLACES.items():
         place = location.get(name)
-        if isinstance(place, Mapping):
+        if isinstance(place, dict):
             citation: dict[str, Any] = {"type": kind, "cited_text": cited}
             citation.update({field: count(place.get(key)) for key, field in fields.items()})
             if kind == "search_result_location":

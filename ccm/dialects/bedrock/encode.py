@@ -13,6 +13,7 @@ from ccm.dialects.history import Block, History, Turn, call_ids, fold_system, re
 from ccm.dialects.names import short_name
 from ccm.dialects.reasoning import budget_of, effort_of
 from ccm.dialects.schemas import plain
+from ccm.wire.jsontext import Shared
 
 _MAX_CACHE_POINTS = 4
 _DROPPED = ("container", "context_management", "mcp_servers", "inference_geo", "safeguards", "metadata")
@@ -146,15 +147,16 @@ def _tools(
     called = {call["name"]: None for turn in turns for call in turn.calls}
     if given.choice == "none" and not called:
         return None
-    specs = [_spec(f, encoded) for f in given.functions]
-    if not specs:
-        specs = [
-            _spec(functions.Function(n, "", {"type": "object", "properties": {}}), encoded) for n in called
-        ]
+    offered = given.functions or [
+        functions.Function(n, "", {"type": "object", "properties": {}}) for n in called
+    ]
+    specs: list[Block] = functions.written(
+        offered, "converse", encoded, lambda noted: Shared([_spec(f, noted) for f in offered])
+    )
     if not specs:
         return None
     if cache.tools:
-        specs.append(cache.point())
+        specs = [*specs, cache.point()]
     config: dict[str, Any] = {"tools": specs}
     if given.choice in traits.forced:
         config["toolChoice"] = (

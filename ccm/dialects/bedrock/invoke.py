@@ -22,6 +22,7 @@ from ccm.dialects.reasoning import budget_of
 from ccm.errors import BadUpstream
 from ccm.messages.events import Event
 from ccm.messages.tokens import Usage
+from ccm.wire import jsontext
 from ccm.wire.eventstream import Frame
 from ccm.wire.sse import Frame as SseFrame
 
@@ -145,7 +146,7 @@ class Decoder:
 
 def _without_metrics(data: bytes) -> bytes:
     try:
-        event = json.loads(data)
+        event = jsontext.event(data)
     except ValueError:
         return data  # the inner decoder says what is wrong with it
     if isinstance(event, dict):

@@ -6,10 +6,10 @@ Source: docs.aws.amazon.com/bedrock, "Supported models and model features" and t
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from urllib.parse import quote
 
 from ccm.dialects.base import Context
+from ccm.shape import dataclass
 
 # A geography before the vendor makes an inference profile of a model id: "us.anthropic.claude-…", "global.…".
 _PROFILE = re.compile(r"^(?:us-gov|us|eu|apac|jp|au|ca|sa|me|af|global)\.(?=[a-z0-9]+\.)")

@@ -24,6 +24,7 @@ from ccm.messages.events import Event
 from ccm.messages.fold import fold
 from ccm.messages.tokens import Usage, count
 from ccm.model import FailureKind, ProviderError
+from ccm.wire import jsontext
 from ccm.wire.sse import Frame
 
 _STOP = {
@@ -93,7 +94,7 @@ class GeminiDecoder:
         if not data or data == b"[DONE]":
             return []
         try:
-            value = json.loads(data)
+            value = jsontext.event(data)
         except (ValueError, RecursionError) as e:
             raise BadUpstream(f"an event that is no JSON: {data[:80]!r}") from e
         events: list[Event] = []

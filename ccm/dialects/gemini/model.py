@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ccm.dialects.base import Context
 from ccm.dialects.reasoning import BUDGETS, budget_of, effort_of, nearest, wants_thinking
 from ccm.model import ModelFacts
+from ccm.shape import dataclass
 
 _VERSION = re.compile(r"gemini-(\d+)(?:\.(\d+))?")
 _NO_THINKING = re.compile(r"-image|-tts|native-audio|embedding|computer-use")

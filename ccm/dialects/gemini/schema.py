@@ -8,7 +8,6 @@ allow-list, and what the subset cannot say goes into the description.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from ccm.dialects.schemas import MANY, NAMED, ONE, Schema, hinted, merge, numbers, plain, types_of
@@ -29,7 +28,7 @@ def gemini_json_schema(schema: Any, lost: set[str] | None = None) -> Schema:
 def _json_node(schema: Schema) -> Schema:
     out: Schema = {}
     for key, value in schema.items():
-        if key in ONE and isinstance(value, Mapping):
+        if key in ONE and isinstance(value, dict):
             out[key] = _json_node(dict(value))
         elif (key in MANY or key == "items") and isinstance(value, list):
             out["prefixItems" if key == "items" else key] = [_json_node(v) for v in value]
@@ -109,7 +108,7 @@ def gemini_parameters(schema: Any, lost: set[str] | None = None) -> Schema:
 
 def _node(schema: Schema, lost: set[str]) -> Schema:
     key = "anyOf" if "anyOf" in schema else "oneOf"
-    branches = [b for b in schema.get(key) or () if isinstance(b, Mapping)]
+    branches = [b for b in schema.get(key) or () if isinstance(b, dict)]
     if branches:
         return _union([dict(b) for b in branches], {k: v for k, v in schema.items() if k != key}, lost)
     types = types_of(schema)
@@ -241,7 +240,7 @@ def _values(work: Schema, out: Schema, kind: str) -> list[str]:
 
 def _object(work: Schema, out: Schema, lost: set[str]) -> list[str]:
     properties = work.get("properties")
-    if isinstance(properties, Mapping) and properties:
+    if isinstance(properties, dict) and properties:
         out["properties"] = {name: _node(dict(sub), lost) for name, sub in properties.items()}
         required = [n for n in work.get("required") or () if n in properties]
         if required:
@@ -250,7 +249,7 @@ def _object(work: Schema, out: Schema, lost: set[str]) -> list[str]:
         if order:
             out["propertyOrdering"] = order
     rest = work.get("additionalProperties")
-    if isinstance(rest, Mapping) and rest:
+    if isinstance(rest, dict) and rest:
         lost.add("additionalProperties")
         shape = json.dumps(_node(dict(rest), lost), ensure_ascii=False, separators=(",", ":"))
         return [f"further keys allowed, each value: {shape}" if len(shape) <= 300 else "further keys allowed"]
@@ -259,7 +258,7 @@ def _object(work: Schema, out: Schema, lost: set[str]) -> list[str]:
 
 def _array(work: Schema, out: Schema, lost: set[str]) -> None:
     items = work.get("items")
-    if isinstance(items, Mapping):
+    if isinstance(items, dict):
         out["items"] = _node(dict(items), lost)
         return
     tuple_items = items if isinstance(items, list) else work.get("prefixItems")

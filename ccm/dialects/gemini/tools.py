@@ -13,7 +13,8 @@ from ccm.dialects.base import Context, Encoded
 from ccm.dialects.gemini.model import Generation, is_vertex
 from ccm.dialects.gemini.schema import gemini_json_schema, gemini_parameters
 from ccm.dialects.names import digest62, short_name
-from ccm.dialects.tools import Function, Tools
+from ccm.dialects.tools import Function, Tools, written
+from ccm.wire.jsontext import Shared
 
 _NAME_LIMIT = 128
 _NAME_CHARS = "a-zA-Z0-9_.:-"
@@ -45,7 +46,9 @@ def add_tools(request: Mapping[str, Any], ctx: Context, gen: Generation, out: En
             if search.get(key):
                 out.lose(f"tools.web_search.{key}")
     if tools.functions:
-        made.append({"functionDeclarations": [_declaration(f, ctx, out) for f in tools.functions]})
+        made.append(
+            {"functionDeclarations": _declarations(tools.functions, OPENAPI_QUIRK in ctx.quirks, out)}
+        )
     if made:
         out.body["tools"] = made
     config = _tool_config(tools, out)
@@ -55,7 +58,14 @@ def add_tools(request: Mapping[str, Any], ctx: Context, gen: Generation, out: En
         out.body["toolConfig"] = config
 
 
-def _declaration(function: Function, ctx: Context, out: Encoded) -> dict[str, Any]:
+def _declarations(functions: list[Function], subset: bool, out: Encoded) -> list[dict[str, Any]]:
+    key = ("gemini", subset)
+    return written(
+        functions, key, out, lambda noted: Shared([_declaration(f, subset, noted) for f in functions])
+    )
+
+
+def _declaration(function: Function, subset: bool, out: Encoded) -> dict[str, Any]:
     name = sent_name(function.name)
     if name != function.name:
         out.names[name] = function.name
@@ -63,7 +73,7 @@ def _declaration(function: Function, ctx: Context, out: Encoded) -> dict[str, An
         out.lose("tools.strict")
     declaration: dict[str, Any] = {"name": name, "description": function.description}
     lost: set[str] = set()
-    if OPENAPI_QUIRK in ctx.quirks:
+    if subset:
         parameters = gemini_parameters(function.schema, lost)
         if parameters.get("properties"):
             declaration["parameters"] = parameters

@@ -10,9 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from ccm.dialects.base import Loss
-from ccm.dialects.inbound.clouds import Bedrock, Vertex
-from ccm.dialects.inbound.messages import Messages
-from ccm.dialects.inbound.openai import Chat, Responses
+from ccm.late import LateTable
 from ccm.messages.events import Event
 from ccm.model import EMPTY
 
@@ -86,6 +84,12 @@ class Surface(Protocol):
         ...
 
 
-SURFACES: dict[str, Surface] = {
-    surface.name: surface for surface in (Messages(), Chat(), Responses(), Bedrock(), Vertex())
-}
+SURFACES: LateTable[Surface] = LateTable(
+    {
+        "messages": "ccm.dialects.inbound.messages:SURFACE",
+        "chat": "ccm.dialects.inbound.openai:CHAT",
+        "responses": "ccm.dialects.inbound.openai:RESPONSES",
+        "bedrock": "ccm.dialects.inbound.clouds:BEDROCK",
+        "vertex": "ccm.dialects.inbound.clouds:VERTEX",
+    }
+)

@@ -229,3 +229,7 @@ class Vertex:
     def counted(self, tokens: int) -> dict[str, Any]:
         """Its answer: Anthropic's own."""
         return {"input_tokens": tokens}
+
+
+BEDROCK = Bedrock()
+VERTEX = Vertex()

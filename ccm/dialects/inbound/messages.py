@@ -90,3 +90,6 @@ class Messages:
 def dumps(value: Any) -> str:
     """Compact JSON in ASCII: what every surface puts on the wire."""
     return json.dumps(value, separators=(",", ":"))
+
+
+SURFACE = Messages()

@@ -144,3 +144,7 @@ class Responses:
     def error(self, status: int, type: str, message: str, request_id: str) -> dict[str, Any]:
         """OpenAI's error envelope; the request id travels in the headers, as at OpenAI."""
         return {"error": finish.error_object(type, message)}
+
+
+CHAT = Chat()
+RESPONSES = Responses()

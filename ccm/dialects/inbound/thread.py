@@ -7,12 +7,12 @@ order in which they come and builds that.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 from ccm.dialects.history import NO_RESULT
 from ccm.dialects.inbound.parts import Block, Losses, refuse, text
 from ccm.dialects.names import anthropic_id
+from ccm.shape import dataclass, field
 
 _FIRST = "(The conversation begins with the assistant.)"
 

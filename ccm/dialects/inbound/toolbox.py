@@ -8,11 +8,11 @@ name says which kind of call the client expects. It is rebuilt from the client's
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ccm.dialects.inbound.parts import Losses, objects, refuse
 from ccm.dialects.names import short_name
+from ccm.shape import dataclass
 
 Tool = dict[str, Any]
 _NAME_LIMIT = 128  # of the Messages API

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from ccm.dialects.base import Encoded
 from ccm.dialects.openai_chat.ids import inward
 from ccm.messages.blocks import BlockWriter
+from ccm.shape import dataclass, field
 
 
 @dataclass(slots=True, eq=False)
@@ -57,9 +57,9 @@ class Calls:
     def delta(self, delta: Mapping[str, Any], place: int) -> int:
         """Takes one entry of `tool_calls`, the `place`-th of its delta; returns the bytes of arguments in it."""
         function = delta.get("function")
-        function = function if isinstance(function, Mapping) else {}
+        function = function if isinstance(function, dict) else {}
         custom = delta.get("custom")
-        if isinstance(custom, Mapping) and not function:  # a custom tool: free text instead of JSON
+        if isinstance(custom, dict) and not function:  # a custom tool: free text instead of JSON
             function = {
                 "name": custom.get("name"),
                 "arguments": json.dumps({"input": custom.get("input") or ""}),

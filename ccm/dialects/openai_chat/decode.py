@@ -25,6 +25,7 @@ from ccm.messages.events import Event
 from ccm.messages.fold import fold
 from ccm.messages.tokens import Usage
 from ccm.model import ProviderError
+from ccm.wire import jsontext
 from ccm.wire.sse import Frame
 
 # finish_reason -> stop_reason; what is not here ends the turn (DIALECTS 3)
@@ -69,7 +70,7 @@ class Answer:
         if not isinstance(choices, list):
             return
         for choice in choices:
-            if isinstance(choice, Mapping) and choice.get("index") in (0, None):
+            if isinstance(choice, dict) and choice.get("index") in (0, None):
                 self._choice(choice, ("message", "delta") if whole else ("delta", "message"))
 
     def complete(self) -> list[Event]:
@@ -95,7 +96,7 @@ class Answer:
     def _check(self, chunk: Mapping[str, Any]) -> None:
         error = chunk.get("error")
         choices = chunk.get("choices")
-        if not error and isinstance(choices, list) and choices and isinstance(choices[0], Mapping):
+        if not error and isinstance(choices, list) and choices and isinstance(choices[0], dict):
             error = choices[0].get("error")
             if not error and choices[0].get("finish_reason") == "error":
                 error = {"message": "the provider ended the answer with an error"}
@@ -107,7 +108,7 @@ class Answer:
             )
 
     def _choice(self, choice: Mapping[str, Any], places: tuple[str, ...]) -> None:
-        delta = next((choice[p] for p in places if isinstance(choice.get(p), Mapping)), None)
+        delta = next((choice[p] for p in places if isinstance(choice.get(p), dict)), None)
         if delta is not None:
             self._delta(delta)
         elif isinstance(choice.get("text"), str):
@@ -120,6 +121,9 @@ class Answer:
                 self._stop_sequence = matched
 
     def _delta(self, delta: Mapping[str, Any]) -> None:
+        if len(delta) == 1 and isinstance(content := delta.get("content"), str):
+            self._text(content)
+            return
         field, text = thoughts.text_of(delta)
         details = delta.get(thoughts.DETAILS)
         if isinstance(details, list):
@@ -141,22 +145,22 @@ class Answer:
         if isinstance(calls, list) and calls:
             self._before_calls()
             for place, call in enumerate(calls):
-                if isinstance(call, Mapping):
+                if isinstance(call, dict):
                     self._size += self._calls.delta(call, place)
         legacy = delta.get("function_call")
-        if isinstance(legacy, Mapping):
+        if isinstance(legacy, dict):
             self._before_calls()
             self._size += self._calls.legacy(legacy)
         self._search.delta(delta)
 
     def _part(self, part: Any) -> None:
         """One part of a `content` list (Mistral)."""
-        if not isinstance(part, Mapping):
+        if not isinstance(part, dict):
             return
         thinking = part.get("thinking")
         if isinstance(thinking, list):
             thinking = "".join(
-                p["text"] for p in thinking if isinstance(p, Mapping) and isinstance(p.get("text"), str)
+                p["text"] for p in thinking if isinstance(p, dict) and isinstance(p.get("text"), str)
             )
         if isinstance(thinking, str) and thinking:
             self._think(thoughts.PARTS, thinking)
@@ -164,7 +168,7 @@ class Answer:
             self._text(part["text"])
 
     def _think(self, field: str, text: str) -> None:
-        self._size += len(text.encode("utf-8", "replace"))
+        self._size += _bytes(text)
         if not self._field:
             self._field = field
         self.writer.thinking(text)
@@ -189,8 +193,9 @@ class Answer:
     def _plain(self, text: str) -> None:
         if not text:
             return
-        self._size += len(text.encode("utf-8", "replace"))
-        self._close_thinking()
+        self._size += _bytes(text)
+        if self._field:
+            self._sign()
         self.writer.text(text)
 
     def _before_calls(self) -> None:
@@ -241,7 +246,7 @@ class StreamDecoder:
         if data == b"[DONE]":
             return self._finish()
         try:
-            chunk = json.loads(data)
+            chunk = jsontext.event(data)
         except ValueError as problem:
             if self._answer.finish is not None:
                 return []  # a broken tail after the answer was whole (a cut usage chunk)
@@ -286,6 +291,10 @@ def decode(body: Any, ctx: Context, sent: Encoded) -> Message:
     if not isinstance(body.get("choices"), list):
         raise BadUpstream(f"{ctx.provider}: the answer has no choices")
     return fold(answer.complete())
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
 
 
 def _is_error(chunk: Mapping[str, Any]) -> bool:

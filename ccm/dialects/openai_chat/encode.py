@@ -15,6 +15,7 @@ from ccm.dialects.openai_chat.messages import Messages
 from ccm.dialects.openai_chat.policy import Policy, kind_of, policy_of
 from ccm.dialects.openai_chat.search import MEANS, Sent, means_of, query_of
 from ccm.dialects.reasoning import effort_of
+from ccm.wire.jsontext import Shared
 
 _LONGEST_KEY = 64  # prompt_cache_key, safety_identifier
 # request fields without a counterpart; what needs thought stands in `encode`
@@ -105,13 +106,17 @@ def _tools(
     if offered.functions and not policy.tools:
         sent.lose("tools")
         return
-    functions = offered.functions
-    if policy.most_tools and len(functions) > policy.most_tools:
+    most = policy.most_tools or len(offered.functions)
+    if len(offered.functions) > most:
         sent.lose("tools")
-        functions = functions[: policy.most_tools]
-    if not functions:
+    if not offered.functions:
         return
-    body["tools"] = [_function(f) for f in functions]
+    body["tools"] = tools.written(
+        offered.functions,
+        ("chat", most),
+        sent,
+        lambda _: Shared([_function(f) for f in offered.functions[:most]]),
+    )
     forced = policy.forced_tool and (policy.forced_tool_thinking or not thinking)
     choice: Any = {"auto": "auto", "none": "none"}.get(offered.choice)
     if offered.choice == "any":

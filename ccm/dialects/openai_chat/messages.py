@@ -18,6 +18,9 @@ from ccm.dialects.state import is_wrapped, unwrap
 from ccm.errors import Refusal
 
 Chat = list[dict[str, Any]]
+_dump = json.JSONEncoder(
+    ensure_ascii=False
+).encode  # `json.dumps` with options makes a new one for every call
 _GO_ON = "Continue exactly where the assistant's last message ends."
 
 
@@ -109,7 +112,7 @@ class Messages:
             "type": "function",
             "function": {
                 "name": short_name(block["name"]),
-                "arguments": json.dumps(arguments if arguments is not None else {}, ensure_ascii=False),
+                "arguments": _dump(arguments if arguments is not None else {}),
             },
         }
 

@@ -6,11 +6,12 @@ configured quirks. The default row is what most servers accept; it is also what 
 
 from __future__ import annotations
 
+import functools
 import re
-from dataclasses import dataclass, replace
 from typing import Any
 
 from ccm.dialects.base import Context
+from ccm.shape import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,14 +193,18 @@ def kind_of(family: str) -> str:
 
 def policy_of(ctx: Context) -> Policy:
     """The policy for a provider and model."""
-    kind = kind_of(ctx.family)
+    return _policy(kind_of(ctx.family), ctx.model[:200], ctx.quirks, "documents" in ctx.abilities)
+
+
+@functools.lru_cache(maxsize=128)
+def _policy(kind: str, model: str, quirks: frozenset[str], documents: bool) -> Policy:
     changes: dict[str, Any] = dict(PROVIDERS.get(kind, {}))
     for kinds, pattern, change in MODELS:
-        if (not kinds or kind in kinds) and pattern.search(ctx.model):
+        if (not kinds or kind in kinds) and pattern.search(model):
             changes.update(change)
     for quirk, change in QUIRKS.items():
-        if quirk in ctx.quirks:
+        if quirk in quirks:
             changes.update(change)
-    if "documents" in ctx.abilities:
+    if documents:
         changes["documents"] = True
     return replace(Policy(), **changes)

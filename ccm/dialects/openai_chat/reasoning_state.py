@@ -22,7 +22,7 @@ def text_of(message: Mapping[str, Any]) -> tuple[str, str]:
         value = message.get(field)
         if isinstance(value, str) and value:
             return field, value
-        if isinstance(value, Mapping) and isinstance(value.get("content"), str) and value["content"]:
+        if isinstance(value, dict) and isinstance(value.get("content"), str) and value["content"]:
             return field, value["content"]
     details = message.get(DETAILS)
     text = "".join(detail_text(d) for d in details) if isinstance(details, list) else ""

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ccm.dialects.base import Encoded, Request
+from ccm.shape import dataclass
 
 _ASKED = re.compile(r"Perform a web search for the query:\s*(.+)", re.S)
 _LONGEST_QUERY = 400
@@ -84,11 +84,11 @@ class Search:
         if self._query is None:
             return
         for note in delta.get("annotations") or ():
-            if isinstance(note, Mapping):
+            if isinstance(note, dict):
                 self._add(note.get("url_citation"))
         for tool in delta.get("executed_tools") or ():
-            found = tool.get("search_results") if isinstance(tool, Mapping) else None
-            for source in (found.get("results") if isinstance(found, Mapping) else None) or ():
+            found = tool.get("search_results") if isinstance(tool, dict) else None
+            for source in (found.get("results") if isinstance(found, dict) else None) or ():
                 self._add(source)
 
     def found(self) -> list[tuple[str, list[dict[str, Any]]]]:
@@ -98,7 +98,7 @@ class Search:
     def _add(self, source: Any) -> None:
         if isinstance(source, str):
             source = {"url": source}
-        if not isinstance(source, Mapping):
+        if not isinstance(source, dict):
             return
         url = source.get("url") or source.get("link")
         if isinstance(url, str) and url and url not in self._sources:

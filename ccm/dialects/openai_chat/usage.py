@@ -15,9 +15,12 @@ _CACHED = ("prompt_cache_hit_tokens", "num_cached_tokens", "cached_tokens")
 
 def find(chunk: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The usage object of a body or chunk, wherever the provider puts it."""
-    for place in (chunk, chunk.get("x_groq"), _first_choice(chunk)):
-        usage = place.get("usage") if isinstance(place, Mapping) else None
-        if isinstance(usage, Mapping) and usage:
+    usage = chunk.get("usage")
+    if usage and isinstance(usage, dict):
+        return usage
+    for place in (chunk.get("x_groq"), _first_choice(chunk)):
+        usage = place.get("usage") if isinstance(place, dict) else None
+        if isinstance(usage, dict) and usage:
             return usage
     return None
 
@@ -45,7 +48,7 @@ def take(usage: Usage, said: Mapping[str, Any]) -> None:
 
 def _object(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     inner = value.get(key)
-    return inner if isinstance(inner, Mapping) else {}
+    return inner if isinstance(inner, dict) else {}
 
 
 def _first_choice(chunk: Mapping[str, Any]) -> Any:

@@ -6,7 +6,6 @@ interleave, Anthropic blocks may not: events of a later item wait until the item
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +19,7 @@ from ccm.messages.events import Event
 from ccm.messages.fold import fold
 from ccm.messages.tokens import Usage, count
 from ccm.model import FailureKind, ProviderError
+from ccm.wire import jsontext
 from ccm.wire.sse import Frame
 
 # Events that end the answer. `response.done` is what some relays make of `completed`.
@@ -47,7 +47,7 @@ class Decoder:
         if self.finished or not data or data == b"[DONE]":
             return []
         try:
-            event = json.loads(data)
+            event = jsontext.event(data)
         except ValueError as error:
             raise BadUpstream(f"an event that is no JSON: {data[:80]!r}") from error
         if not isinstance(event, dict):
@@ -182,12 +182,12 @@ def failure(event: Mapping[str, Any]) -> ProviderError:
 
 def read_usage(usage: Usage, given: Any) -> None:
     """OpenAI's inclusive counts as Anthropic's exclusive ones (DIALECTS 5); keeps the estimate where none are given."""
-    if not isinstance(given, Mapping):
+    if not isinstance(given, dict):
         return
     inputs = given.get("input_tokens_details")
-    inputs = inputs if isinstance(inputs, Mapping) else {}
+    inputs = inputs if isinstance(inputs, dict) else {}
     outputs = given.get("output_tokens_details")
-    outputs = outputs if isinstance(outputs, Mapping) else {}
+    outputs = outputs if isinstance(outputs, dict) else {}
     total = given.get("input_tokens", given.get("prompt_tokens"))
     output = given.get("output_tokens", given.get("completion_tokens"))
     if total is None and output is None:

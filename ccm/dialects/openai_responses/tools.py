@@ -7,7 +7,8 @@ from typing import Any
 from ccm.dialects.base import Context, Encoded, Request
 from ccm.dialects.names import short_name
 from ccm.dialects.schemas import openai_strict
-from ccm.dialects.tools import Function, Tools, lose_server, read
+from ccm.dialects.tools import Function, Tools, lose_server, read, written
+from ccm.wire.jsontext import Shared
 
 Tool = dict[str, Any]
 # Providers that search the web themselves when they are given `{"type": "web_search"}`.
@@ -19,10 +20,13 @@ _PLACE = ("type", "city", "region", "country", "timezone")
 def add_tools(request: Request, ctx: Context, encoded: Encoded) -> bool:
     """Puts the tools and their choice into the body; whether the hosted web search is among them."""
     given = read(request, encoded.lose)
-    tools = [_function(function, encoded) for function in given.functions]
+    functions = given.functions
+    tools: list[Tool] = written(
+        functions, "responses", encoded, lambda noted: Shared([_function(f, noted) for f in functions])
+    )
     search = given.search if searches(ctx) else None
     if search is not None:
-        tools.append(_web_search(search, encoded))
+        tools = [*tools, _web_search(search, encoded)]
     lose_server(given, encoded.lose, search)
     if not tools:
         return False

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ccm.dialects.base import Context, Encoded, Loss, Request
 from ccm.dialects.repair.paths import GONE, Path, edit, value_at
+from ccm.shape import dataclass, field, replace
 
 _OPPOSITES = {"fold_system": "keep_system", "no_system_role": "developer_role"}
 

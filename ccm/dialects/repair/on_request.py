@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from ccm.dialects.anthropic import without_foreign_thinking
@@ -14,6 +13,7 @@ from ccm.dialects.reasoning import BUDGETS, effort_of
 from ccm.dialects.repair import betas
 from ccm.dialects.repair.model import Draft
 from ccm.dialects.repair.paths import GONE, everywhere, positions
+from ccm.shape import replace
 
 Args = tuple[str, ...]
 Block = dict[str, Any]
