@@ -160,12 +160,17 @@ def _with_own(
         return FAILED
 
 
+_PLACE_CHARS = 70  # a longer TMPDIR leaves no room for a socket's name in the 100 bytes it may have
+
+
 @contextmanager
 def _own(args: argparse.Namespace, env: Mapping[str, str]) -> Iterator[Launched]:
     """A ccm for as long as this lasts. Raises NotStarted, OSError."""
     for number in (signal.SIGTERM, signal.SIGHUP):  # so that nothing is left behind
         signal.signal(number, _leave)
-    folder = Path(tempfile.mkdtemp(prefix="ccm-run-"))  # ours alone (0700)
+    # ours alone (0700), and so short that a socket may have its path
+    place = tempfile.gettempdir()
+    folder = Path(tempfile.mkdtemp(prefix="ccm-run-", dir=place if len(place) < _PLACE_CHARS else "/tmp"))  # noqa: S108
     options = ["--listen", "127.0.0.1:0"]
     options += ["--demo"] if args.demo else []
     options += ["--config", args.config] if args.config else []

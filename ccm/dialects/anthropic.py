@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from ccm.dialects import anthropic_cloud as cloud
-from ccm.dialects.anthropic_stream import StreamDecoder
+from ccm.dialects.anthropic_stream import StreamDecoder, fault_of, figures
 from ccm.dialects.base import Context, Decoder, Encoded, Message, Request
 from ccm.dialects.errors import error_inside, error_of
 from ccm.dialects.reasoning import BUDGETS, effort_of, nearest
 from ccm.dialects.state import PREFIX, is_wrapped
 from ccm.errors import BadUpstream, UpstreamError
-from ccm.messages.tokens import count
+from ccm.messages.tokens import Usage, count
 from ccm.model import ProviderError
 from ccm.wire.search import contains
 
@@ -184,6 +184,26 @@ def headers(ctx: Context) -> dict[str, str]:
     return {"anthropic-version": VERSION, **passed}
 
 
+def _sound(body: dict[str, Any], ctx: Context) -> Message:
+    """The message itself, or a copy with figures and a stop reason where it has none. Raises BadUpstream for blocks that
+    are none."""
+    tools = False
+    for block in body["content"]:
+        fault = fault_of(block) if isinstance(block, dict) and "type" in block else "of no type"
+        if fault:
+            raise BadUpstream(f"{ctx.provider}: the answer has a block {fault}")
+        tools = tools or block["type"] == "tool_use"
+        if block["type"] == "text" and "text" not in block:
+            raise BadUpstream(f"{ctx.provider}: the answer has a text block without text")
+    told = Usage()
+    told.update(body.get("usage"))
+    wanted = {"usage": figures(body.get("usage"), told)}
+    if not isinstance(body.get("stop_reason"), str) or not body["stop_reason"]:
+        wanted["stop_reason"] = "tool_use" if tools else "end_turn"
+    changed = {k: v for k, v in wanted.items() if body.get(k) is not v}
+    return {**body, **changed} if changed else body
+
+
 class Anthropic:
     """See `dialects.base.Dialect`."""
 
@@ -214,7 +234,7 @@ class Anthropic:
             raise UpstreamError(error_inside(body))
         if not isinstance(body.get("content"), list):
             raise BadUpstream(f"{ctx.provider}: the answer is not a message (no content list)")
-        return body
+        return _sound(body, ctx)
 
     def decoder(self, ctx: Context, sent: Encoded) -> Decoder:
         return StreamDecoder(ctx)

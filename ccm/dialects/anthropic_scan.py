@@ -11,7 +11,7 @@ import json
 import re
 from typing import Any
 
-from ccm.dialects.anthropic_stream import TOOL_ID
+from ccm.dialects.anthropic_stream import TOOL_ID, fault_of
 from ccm.dialects.errors import error_inside
 from ccm.errors import BadUpstream
 from ccm.messages.events import is_content
@@ -197,7 +197,10 @@ class Scanner:
         if kind == "content_block_start":
             block = event["content_block"]
             lacks = block["type"] in _NO_INPUT and block.get("input") != {}
-            odd = block["type"] == "tool_use" and not TOOL_ID.fullmatch(str(block.get("id")))
+            odd = block["type"] == "tool_use" and not TOOL_ID.fullmatch(block.get("id") or "")
+            if self.stop_reason is not None:
+                self.error = ProviderError(502, "api_error", "the provider began a block after the end of its message")
+            odd = odd or bool(fault_of(block))
             return self.open_block is not None or event["index"] != self._next or lacks or odd
         if kind in ("content_block_delta", "content_block_stop"):
             return bool(event["index"] != self.open_block)

@@ -21,6 +21,7 @@ from ccm.model import ProviderError
 from ccm.wire import jsontext
 from ccm.wire.sse import Frame
 
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")  # of an event: it becomes a line of its own
 TOOL_ID = re.compile(r"[a-zA-Z0-9_-]+")  # what the Messages API takes back as a tool id
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "text": {"text": ""},
@@ -36,6 +37,44 @@ _KIND_OF_DELTA = {
     "thinking_delta": "thinking",
     "signature_delta": "thinking",
 }
+
+
+_FIELD_OF_DELTA = {
+    "text_delta": "text",
+    "thinking_delta": "thinking",
+    "signature_delta": "signature",
+    "input_json_delta": "partial_json",
+}
+_FITTING: dict[str, tuple[str, ...]] = {
+    "text": ("text_delta",),
+    "thinking": ("thinking_delta", "signature_delta"),
+    "tool_use": ("input_json_delta",),
+}
+_TEXTS = ("text", "thinking", "signature", "data", "id", "name")
+_FIGURES = (
+    "input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens",
+)  # fmt: skip
+
+
+def fault_of(block: dict[str, Any]) -> str:
+    """What is wrong with a content block that claims to be one, or "": its type and its texts must be texts."""
+    if not isinstance(block.get("type", "text"), str):
+        return "of no type"
+    for name in _TEXTS:
+        if not isinstance(block.get(name, ""), (str, type(None))):
+            return f"whose {name} is no text"
+    return ""
+
+
+def figures(usage: Any, known: Usage) -> Any:
+    """The `usage` object as it came, or what is `known` where its figures are none."""
+    if not usage or not isinstance(usage, dict):
+        return known.to_dict()
+    for name in _FIGURES:
+        figure = usage.get(name)
+        if figure is not None and (type(figure) is not int or figure < 0):
+            return known.to_dict()
+    return usage
 
 
 class StreamDecoder:
@@ -54,6 +93,7 @@ class StreamDecoder:
         self._kind = ""
         self._given: Any = None  # tool input that came in the start of the open block
         self._held: list[Event] = []  # events of blocks that began while a tool call was open
+        self._told = False  # message_delta was given out: no block may follow
         self._ended_early: dict[int, str] = {}  # provider's index -> kind, of blocks we closed before it did
 
     def feed(self, frame: Frame) -> list[Event]:
@@ -63,15 +103,17 @@ class StreamDecoder:
             return []
         try:
             event = jsontext.event(data)
-        except ValueError as problem:
+        except (ValueError, RecursionError) as problem:
             raise BadUpstream(f"{self._ctx.provider}: a stream event is not JSON: {data[:80]!r}") from problem
         if not isinstance(event, dict):
             raise BadUpstream(f"{self._ctx.provider}: a stream event is not a JSON object: {data[:80]!r}")
         kind = event.get("type") or frame.event
+        if not isinstance(kind, str) or not _NAME.fullmatch(kind):
+            raise BadUpstream(f"{self._ctx.provider}: a stream event of no type: {data[:80]!r}")
         if kind == "error" or frame.event == "error" or (event.get("error") and not event.get("type")):
             raise UpstreamError(error_inside(event))
         if event.get("type") != kind:
-            event = {"type": kind, **event}
+            event = {**event, "type": kind}
         self._event(event)
         out, self._out = self._out, []
         return out
@@ -118,7 +160,7 @@ class StreamDecoder:
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
-            "usage": message.get("usage") or self.usage.to_dict(),
+            "usage": figures(message.get("usage"), self.usage),
         }
         if any(k not in message or message[k] != v for k, v in wanted.items()):
             event = {**event, "message": {**message, **wanted}}
@@ -128,6 +170,8 @@ class StreamDecoder:
         index, block = event.get("index"), event.get("content_block")
         if not isinstance(index, int) or not isinstance(block, dict):
             raise BadUpstream(f"{self._ctx.provider}: content_block_start without index or block")
+        if (fault := fault_of(block)) or self._told:
+            raise BadUpstream(f"{self._ctx.provider}: a block {fault or 'after the end of the message'}")
         if self._open is not None:
             if self._kind not in ("text", "thinking"):
                 self._held.append(event)  # a tool call must be whole before the next block
@@ -141,7 +185,7 @@ class StreamDecoder:
         defaults = _DEFAULTS.get(kind, {})
         missing = {k: v for k, v in defaults.items() if block.get(k) is None}
         given = block.get("input") if "input" in defaults else None
-        if kind == "tool_use" and not TOOL_ID.fullmatch(str(block.get("id"))):
+        if kind == "tool_use" and not TOOL_ID.fullmatch(block.get("id") or ""):
             # such ids are refused when they come back, and mostly repeat: the client would ask for ever (CLIENT 0.4)
             missing["id"] = self._ctx.new_id("toolu_")
         if missing or given or "type" not in block:
@@ -160,7 +204,13 @@ class StreamDecoder:
         index, delta = event.get("index"), event.get("delta")
         if not isinstance(delta, dict):
             return
-        if index != self._open:
+        field = _FIELD_OF_DELTA.get(str(delta.get("type")), "type")
+        if not isinstance(delta.get(field), str):
+            if field == "type" or delta.get(field) is not None:
+                raise BadUpstream(f"{self._ctx.provider}: a delta without {field}")
+            delta = {**delta, field: ""}
+            event = {**event, "delta": delta}
+        if index != self._open or index is None:
             if self._open is not None and self._kind not in ("text", "thinking"):
                 self._held.append(event)
                 return
@@ -175,6 +225,8 @@ class StreamDecoder:
             self._block_start(
                 {"type": "content_block_start", "index": index, "content_block": {"type": kind}}
             )
+        if self._kind in _FITTING and delta["type"] in _FIELD_OF_DELTA and delta["type"] not in _FITTING[self._kind]:
+            raise BadUpstream(f"{self._ctx.provider}: a {delta['type']} in a {self._kind} block")
         if delta.get("type") == "input_json_delta" and delta.get("partial_json"):
             self._given = None
         if event["index"] != self._next - 1:
@@ -182,7 +234,7 @@ class StreamDecoder:
         self._out.append(event)
 
     def _block_stop(self, event: Event) -> None:
-        if event.get("index") == self._open:
+        if self._open is not None and event.get("index") == self._open:
             self._close(event)
             self._release()
         elif self._held:
@@ -210,10 +262,14 @@ class StreamDecoder:
         self.usage.update(event.get("usage"))
         delta = event.get("delta")
         delta = delta if isinstance(delta, dict) else {}
-        if delta.get("stop_reason"):
-            self._stop_reason = str(delta["stop_reason"])
-        if not isinstance(event.get("usage"), dict) or not isinstance(event.get("delta"), dict):
-            event = {**event, "delta": delta, "usage": event.get("usage") or self.usage.to_dict()}
+        if reason := delta.get("stop_reason"):
+            self._stop_reason = str(reason)
+            if not isinstance(reason, str):
+                delta = {**delta, "stop_reason": self._stop_reason}
+        usage = figures(event.get("usage"), self.usage)
+        if usage is not event.get("usage") or delta is not event.get("delta"):
+            event = {**event, "delta": delta, "usage": usage}
+        self._told = True
         self._out.append(event)
 
     def _message_stop(self, event: Event) -> None:

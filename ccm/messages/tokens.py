@@ -11,6 +11,9 @@ from typing import Any
 from ccm.shape import dataclass
 
 
+MOST = 2**53  # whole numbers up to here survive every reader, and can be multiplied by a price
+
+
 @dataclass(slots=True)
 class Usage:
     """Tokens of one answer. All counts are >= 0; `estimated` marks figures no provider gave."""
@@ -54,7 +57,7 @@ class Usage:
 
     def update(self, usage: Mapping[str, Any] | None) -> None:
         """Takes over what an Anthropic `usage` object says; keys it lacks keep their value."""
-        if not usage:
+        if not usage or not isinstance(usage, Mapping):
             return
         self.input = count(usage.get("input_tokens"), self.input)
         self.cache_read = count(usage.get("cache_read_input_tokens"), self.cache_read)
@@ -79,7 +82,7 @@ class Usage:
 
 
 def count(value: object, default: int = 0) -> int:
-    """A token count from untrusted JSON: never negative, `default` for what is no number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    """A token count from untrusted JSON: never negative nor absurd, `default` for what is no number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
         return default
-    return max(0, int(value))
+    return 0 if value < 0 else MOST if value > MOST else int(value)

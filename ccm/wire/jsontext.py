@@ -162,4 +162,6 @@ def event(data: bytes) -> Any:
         value, end = _scan_any(text, 0)
     except (UnicodeDecodeError, StopIteration):
         return json.loads(data)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     return value if end == len(text) else json.loads(data)

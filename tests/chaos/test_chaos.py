@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chaos.chaos import SCENARIOS, Setting, table
-
-SHORT = Setting(seed=20260, requests=400, seconds=16.0, workers=6)
+from tests.chaos.chaos import table
+from tests.chaos.suite import SCENARIOS, SHORT
 
 
 @pytest.mark.slow

@@ -269,5 +269,5 @@ def main(home: Path, release: Path, newer: Path, broken: Path, stub: str, claude
 
 
 if __name__ == "__main__":
-    paths = [Path(word) for word in sys.argv[1:5]]
-    print(json.dumps(main(*paths, *sys.argv[5:7])))
+    home, release, newer, broken = (Path(word) for word in sys.argv[1:5])
+    print(json.dumps(main(home, release, newer, broken, *sys.argv[5:7])))

@@ -98,6 +98,13 @@ def _places(document: Any, found: list[tuple[Any, Any]], most: int = 400) -> Non
 def spoil(document: Any, dice: Dice) -> Any:
     """A changed copy of the document: values replaced, dropped, doubled, moved to another place, keys renamed."""
     document = copy.deepcopy(document)
+    try:
+        return _spoiled(document, dice)
+    except RecursionError:  # a deep value was to be copied
+        return document
+
+
+def _spoiled(document: Any, dice: Dice) -> Any:
     for _ in range(dice.below(5)):
         found: list[tuple[Any, Any]] = []
         _places(document, found)

@@ -169,9 +169,9 @@ class Decoder:
 
     def feed(self, frame: Frame) -> list[Event]:
         """Events of one message. Raises UpstreamError for an exception in the stream."""
-        payload = payload_of(frame)
         if self.finished:
             return []
+        payload = payload_of(frame)
         kind = frame.headers.get(":event-type")
         index = payload.get("contentBlockIndex", 0)
         if kind == "contentBlockDelta":

@@ -7,7 +7,6 @@ fields it brought (R19). The stream carries Anthropic's events, each as base64 i
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
 from typing import Any
@@ -124,12 +123,14 @@ class Decoder:
 
     def feed(self, frame: Frame) -> list[Event]:
         """Events of one message. Raises UpstreamError for an exception in the stream."""
+        if self.finished:
+            return []
         packed = payload_of(frame).get("bytes")
         if not isinstance(packed, str):
             return []
         try:
             data = base64.b64decode(packed, validate=True)
-        except binascii.Error as error:
+        except ValueError as error:
             raise BadUpstream("a chunk whose bytes are no base64") from error
         if _METRICS.encode() in data:
             data = _without_metrics(data)

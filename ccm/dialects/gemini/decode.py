@@ -113,7 +113,8 @@ class GeminiDecoder:
         if isinstance(feedback, dict) and feedback.get("blockReason"):
             self._blocked = str(feedback["blockReason"])
             self._explanation = feedback.get("blockReasonMessage") or self._explanation
-        for candidate in document.get("candidates") or ():
+        candidates = document.get("candidates")
+        for candidate in candidates if isinstance(candidates, list) else ():
             if isinstance(candidate, dict) and not candidate.get("index"):
                 self._candidate(candidate)
                 break
@@ -191,6 +192,8 @@ class GeminiDecoder:
 
     def _part(self, part: dict[str, Any]) -> None:
         signature = part.get("thoughtSignature") or part.get("thought_signature") or ""
+        if not isinstance(signature, str):
+            signature = ""
         text = part.get("text")
         if "functionCall" in part:
             self._function_call(part["functionCall"], signature)

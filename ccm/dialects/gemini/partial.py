@@ -31,7 +31,8 @@ class PartialCall:
             self.args = (
                 {**self.args, **given} if isinstance(given, dict) and isinstance(self.args, dict) else given
             )
-        for piece in call.get("partialArgs") or ():
+        pieces = call.get("partialArgs")
+        for piece in pieces if isinstance(pieces, list) else ():
             if isinstance(piece, Mapping):
                 self._place(piece)
 

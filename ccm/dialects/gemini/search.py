@@ -14,9 +14,9 @@ def search_blocks(
     Google's links are redirects to the pages and have the pages' host as their title. There is no page text to give,
     so `encrypted_content` is empty.
     """
-    queries = [q for q in grounding.get("webSearchQueries") or () if isinstance(q, str) and q.strip()]
+    queries = [q for q in _listed(grounding, "webSearchQueries") if isinstance(q, str) and q.strip()]
     results: dict[str, dict[str, Any]] = {}
-    for chunk in grounding.get("groundingChunks") or ():
+    for chunk in _listed(grounding, "groundingChunks"):
         web = chunk.get("web") if isinstance(chunk, Mapping) else None
         url = web.get("uri") if isinstance(web, Mapping) else None
         if isinstance(web, Mapping) and isinstance(url, str) and url:
@@ -36,3 +36,8 @@ def search_blocks(
     use = {"type": "server_tool_use", "id": id, "name": "web_search", "input": {"query": "; ".join(queries)}}
     result = {"type": "web_search_tool_result", "tool_use_id": id, "content": list(results.values())}
     return (use, result), max(1, len(queries))
+
+
+def _listed(grounding: Mapping[str, Any], key: str) -> list[Any]:
+    value = grounding.get(key)
+    return value if isinstance(value, list) else []

@@ -76,19 +76,19 @@ class Search:
         if self._query is None:
             return
         for key in ("search_results", "web_search", "citations"):
-            for source in chunk.get(key) or ():
+            for source in _listed(chunk.get(key)):
                 self._add(source)
 
     def delta(self, delta: Mapping[str, Any]) -> None:
         """Sources in a message: `annotations` (OpenRouter), `executed_tools` (Groq)."""
         if self._query is None:
             return
-        for note in delta.get("annotations") or ():
+        for note in _listed(delta.get("annotations")):
             if isinstance(note, dict):
                 self._add(note.get("url_citation"))
-        for tool in delta.get("executed_tools") or ():
+        for tool in _listed(delta.get("executed_tools")):
             found = tool.get("search_results") if isinstance(tool, dict) else None
-            for source in (found.get("results") if isinstance(found, dict) else None) or ():
+            for source in _listed(found.get("results") if isinstance(found, dict) else None):
                 self._add(source)
 
     def found(self) -> list[tuple[str, list[dict[str, Any]]]]:
@@ -109,3 +109,7 @@ class Search:
                 "encrypted_content": "",
                 "page_age": None,
             }
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
