@@ -6,7 +6,8 @@ Here because the command line, the control table and the mechanism name the same
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from ccm.shape import dataclass
 
 
 @dataclass(frozen=True, slots=True)

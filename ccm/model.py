@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
 from typing import Any
 
 from ccm.settings import FailoverSettings, RoutingSettings, UsageSettings
+from ccm.shape import dataclass, field
 
 # Dialects a provider can speak (DIALECTS: A, OC, OR, G, BC/BI).
 DIALECTS = ("anthropic", "openai_chat", "openai_responses", "gemini", "bedrock")

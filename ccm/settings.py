@@ -8,8 +8,9 @@ strategy does not keep a later one from naming a provider.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
+
+from ccm.shape import dataclass, field
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 

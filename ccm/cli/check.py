@@ -12,7 +12,6 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from ccm.errors import ConfigError
 from ccm.model import TIERS, KeySource, Problem, Provider, Snapshot
 from ccm.observe.log import escape
 from ccm.routing import rules
+from ccm.shape import replace
 
 _DESCRIPTION = """Checks a configuration without running it, and shows what would run: providers, where their keys come
 from (never the keys), and which model each tier of Claude becomes. Runs the key commands; asks no provider anything."""

@@ -10,7 +10,6 @@ import shutil
 import socket
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from ccm.config import commands, load
 from ccm.control.state import DIRECTORY, socket_path
 from ccm.errors import ConfigError, ControlError
 from ccm.model import Problem, Provider, Snapshot
+from ccm.shape import replace
 
 _LOW_BYTES, _FULL_BYTES = 200 * 1024 * 1024, 10 * 1024 * 1024
 _FEW_FILES, _VERY_FEW_FILES = 4096, 512

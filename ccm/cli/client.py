@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from ccm.catalog.models import bare_name
 from ccm.catalog.rows import bundled_rows
@@ -17,6 +16,7 @@ from ccm.cli.door import Door
 from ccm.config.proxies import bypassed
 from ccm.model import ModelFacts, Provider
 from ccm.routing import rules
+from ccm.shape import dataclass
 
 MAIN_TIERS = ("opus", "sonnet")  # haiku is for the background, whose requests are short
 _SHARE_OF_WINDOW = 4  # what an answer may take of it, so that question and answer fit together

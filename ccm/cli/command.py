@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ccm.cli import render
+from ccm.shape import dataclass
 
 
 @dataclass(frozen=True, slots=True)

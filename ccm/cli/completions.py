@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ccm.errors import ControlError
+from ccm.shape import dataclass
 
 SHELLS = ("bash", "zsh", "fish")
 SCRIPT_COMMANDS = {  # the control script's own (templates/ccmctl.sh)

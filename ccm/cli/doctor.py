@@ -16,7 +16,6 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from ccm.control.state import socket_path
 from ccm.model import Secret, Snapshot
 from ccm.observe.log import escape
 from ccm.observe.redact import Redactor
+from ccm.shape import replace
 
 _DESCRIPTION = """Looks at everything that ccm and Claude Code need, and says what is wrong and how to mend it. The
 report holds no keys and can be pasted into an issue. --online also asks every provider's address whether it answers,

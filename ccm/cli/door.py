@@ -7,7 +7,6 @@ it is asked first, and only what it does not tell (names of models, windows) is 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from ccm.control.client import ask
 from ccm.control.state import socket_path
 from ccm.errors import CcmError, ConfigError, ControlError
 from ccm.model import Provider, Snapshot
+from ccm.shape import dataclass
 
 _ANY_HOST = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - where it listens, not where we do
 

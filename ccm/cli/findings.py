@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from ccm.shape import dataclass
 
 OK, NOTE, WARNING, PROBLEM = "ok", "note", "warning", "problem"
 LEVELS = (OK, NOTE, WARNING, PROBLEM)  # from best to worst

@@ -11,7 +11,6 @@ import secrets
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 
 from ccm.catalog.models import ModelBook
 from ccm.model import FailureKind, ProviderError, Snapshot
@@ -23,6 +22,7 @@ from ccm.routing.router import Router
 from ccm.server import routes
 from ccm.server.listener import Listener
 from ccm.settings import FailoverSettings
+from ccm.shape import replace
 from ccm.upstream.auth import Authorizer
 from ccm.upstream.sessions import Sessions
 from ccm.usage.meter import Meter

@@ -8,7 +8,6 @@ import queue
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
@@ -18,6 +17,7 @@ from ccm.cli import render
 from ccm.cli.findings import NOTE, OK, PROBLEM, WARNING, Finding
 from ccm.config.proxies import from_environment
 from ccm.model import Provider
+from ccm.shape import dataclass
 from ccm.upstream.session import make_session
 
 TIMEOUT_S = 6.0

@@ -12,13 +12,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape
 
 from ccm.cli.arguments import FAILED, OK
 from ccm.cli.bundled import Missing, program, template
 from ccm.control.state import write_atomically
+from ccm.shape import dataclass
 
 LABEL = "dev.claude-code-mux.ccm"
 _TIMEOUT_S = 100.0  # stopping drains

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from ccm.shape import dataclass
 
 _HEADER = re.compile(r"\[([A-Za-z0-9_.\-]+)\]\s*(?:#.*)?\Z")
 _FAMILY = "providers."

@@ -10,7 +10,6 @@ import http.client
 import json
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from ccm.catalog.models import ModelBook
@@ -24,9 +23,11 @@ from ccm.messages.fold import Fold
 from ccm.messages.tokens import Usage
 from ccm.model import TIERS, Endpoint, ModelFacts, Provider, Snapshot, Target
 from ccm.observe.record import RequestRecord
-from ccm.proxy.attempt import Folding, Wanted, context
+from ccm.proxy.attempt import Wanted, context
 from ccm.proxy.engine import new_id
+from ccm.proxy.folding import Folding
 from ccm.routing import rules
+from ccm.shape import dataclass, field
 from ccm.usage.prices import cost_usd
 from ccm.wire.sse import Framer
 

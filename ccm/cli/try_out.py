@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from ccm.catalog.models import ModelBook
@@ -26,6 +25,7 @@ from ccm.config import load
 from ccm.errors import CcmError, ConfigError
 from ccm.model import TIERS, Snapshot
 from ccm.observe.log import escape
+from ccm.shape import replace
 from ccm.upstream.demo import PROVIDERS as DEMO_PROVIDERS
 from ccm.upstream.demo import DemoUpstream
 

@@ -7,7 +7,6 @@ nothing else, asks no provider, and notes faults on the `Reading` instead of sto
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -22,6 +21,7 @@ from ccm.config.read import Reading
 from ccm.config.routes import build_routing
 from ccm.model import Endpoint, Provider, Snapshot
 from ccm.settings import FailoverSettings
+from ccm.shape import dataclass
 
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1", "[::1]")
 

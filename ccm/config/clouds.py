@@ -5,10 +5,10 @@ asked over the network; `upstream.aws` and `upstream.gcp` do that, at the first 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from ccm.model import KeySource
+from ccm.shape import replace
 
 _DMI = Path("/sys/class/dmi/id")
 

@@ -6,10 +6,10 @@ Pure, and without secrets: of keys, tokens, headers and proxies it tells that th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
 from typing import Any
 
 from ccm.model import KeySource, Provider, Snapshot
+from ccm.shape import fields, is_dataclass
 
 LATER = "needs `ccmctl restart --handover`"
 # Read once at the start: a reload keeps what is in use.

@@ -7,7 +7,6 @@ is handed back instead, because it only matters whether any provider is usable.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,6 +20,7 @@ from ccm.config.options import fill, is_classic, provider_options, resolve
 from ccm.config.proxies import proxy_options
 from ccm.config.read import Reading
 from ccm.model import DIALECTS, TIERS, Endpoint, KeySource, Provider, Timeouts
+from ccm.shape import dataclass
 
 Place = tuple[tuple[str, ...], str, str]  # where, what is wrong, what to do
 # What helps where a key file can't be used ("": the problem says it); by words of the problem, the rest is its content.

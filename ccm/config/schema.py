@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ccm.catalog.rows import AUTH_SCHEMES
@@ -17,6 +16,7 @@ from ccm.config import checks
 from ccm.config.checks import Check
 from ccm.model import DIALECTS, STRATEGIES, Timeouts
 from ccm.settings import CLASSES, LONG_CONTEXT_TOKENS, ROUTE_ORDER, FailoverSettings
+from ccm.shape import dataclass
 
 Path = tuple[str, ...]
 

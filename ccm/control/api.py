@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ccm.control import actions, arguments, drills, effective, figures, models, observing, recent, status
 from ccm.control.arguments import JSON, Route
 from ccm.control.core import Core
 from ccm.errors import ControlError, Refusal
+from ccm.shape import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ccm.control import actions
 from ccm.control.core import Core
 from ccm.errors import ControlError
+from ccm.shape import dataclass
 
 JSON = "application/json"
 ANY = ("*",)

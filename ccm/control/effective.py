@@ -6,11 +6,11 @@ among them: of credentials only where they come from and a fingerprint.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ccm import shape as dataclasses
 from ccm.config import legacy, read, schema
 from ccm.config.locate import Lines
 from ccm.control.core import Core

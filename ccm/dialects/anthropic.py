@@ -193,14 +193,16 @@ def _sound(body: dict[str, Any], ctx: Context) -> Message:
         if fault:
             raise BadUpstream(f"{ctx.provider}: the answer has a block {fault}")
         tools = tools or block["type"] == "tool_use"
-        if block["type"] == "text" and "text" not in block:
+        if block["type"] == "text" and not isinstance(block.get("text"), str):
             raise BadUpstream(f"{ctx.provider}: the answer has a text block without text")
-    told = Usage()
-    told.update(body.get("usage"))
-    wanted = {"usage": figures(body.get("usage"), told)}
-    if not isinstance(body.get("stop_reason"), str) or not body["stop_reason"]:
-        wanted["stop_reason"] = "tool_use" if tools else "end_turn"
-    changed = {k: v for k, v in wanted.items() if body.get(k) is not v}
+    changed: dict[str, Any] = {}
+    if (given := body.get("usage")) is not None:
+        told = Usage()
+        told.update(given)
+        if (usage := figures(given, told)) is not given:
+            changed["usage"] = usage
+    if "stop_reason" in body and not (isinstance(body["stop_reason"], str) and body["stop_reason"]):
+        changed["stop_reason"] = "tool_use" if tools else "end_turn"
     return {**body, **changed} if changed else body
 
 

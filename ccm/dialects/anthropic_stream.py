@@ -51,6 +51,7 @@ _FITTING: dict[str, tuple[str, ...]] = {
     "tool_use": ("input_json_delta",),
 }
 _TEXTS = ("text", "thinking", "signature", "data", "id", "name")
+_OURS = frozenset((*_DEFAULTS, "redacted_thinking"))
 _FIGURES = (
     "input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens",
 )  # fmt: skip
@@ -60,7 +61,7 @@ def fault_of(block: dict[str, Any]) -> str:
     """What is wrong with a content block that claims to be one, or "": its type and its texts must be texts."""
     if not isinstance(block.get("type", "text"), str):
         return "of no type"
-    for name in _TEXTS:
+    for name in _TEXTS if block.get("type", "text") in _OURS else ():
         if not isinstance(block.get(name, ""), (str, type(None))):
             return f"whose {name} is no text"
     return ""

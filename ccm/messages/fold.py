@@ -85,6 +85,7 @@ def unfold(message: dict[str, Any]) -> Iterator[Event]:
         for k, v in message.items()
         if k not in ("content", "stop_reason", "stop_sequence", "stop_details")
     }
+    start.setdefault("usage", {"input_tokens": 0, "output_tokens": 0})  # readers of streams rely on it
     yield {
         "type": "message_start",
         "message": {**start, "content": [], "stop_reason": None, "stop_sequence": None},
@@ -96,6 +97,9 @@ def unfold(message: dict[str, Any]) -> Iterator[Event]:
             yield {"type": "content_block_delta", "index": index, "delta": delta}
         yield {"type": "content_block_stop", "index": index}
     delta = {k: message.get(k) for k in ("stop_reason", "stop_sequence")}
+    if delta["stop_reason"] is None:  # some whole answers lack it; a stream without one would not end
+        tools = any(block.get("type") == "tool_use" for block in message.get("content") or ())
+        delta["stop_reason"] = "tool_use" if tools else "end_turn"
     if message.get("stop_details") is not None:
         delta["stop_details"] = message["stop_details"]
     usage = {k: v for k, v in (message.get("usage") or {}).items() if k in _DELTA_USAGE}
@@ -125,7 +129,7 @@ def _unfold_block(block: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str,
         deltas += [{"type": "citations_delta", "citation": c} for c in citations or ()]
         return {**block, "text": "", **({"citations": []} if citations else {})}, deltas
     if kind == "thinking":
-        deltas = [{"type": "thinking_delta", "thinking": block.get("thinking", "")}]
+        deltas = [{"type": "thinking_delta", "thinking": block.get("thinking") or ""}]
         if block.get("signature"):
             deltas.append({"type": "signature_delta", "signature": block["signature"]})
         return {**block, "thinking": "", "signature": ""}, deltas

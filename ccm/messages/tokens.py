@@ -10,7 +10,6 @@ from typing import Any
 
 from ccm.shape import dataclass
 
-
 MOST = 2**53  # whole numbers up to here survive every reader, and can be multiplied by a price
 
 

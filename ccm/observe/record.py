@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from ccm.messages.tokens import Usage
 from ccm.model import Price
+from ccm.shape import dataclass, field
 
 
 @dataclass(slots=True)

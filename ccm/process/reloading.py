@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from ccm.config import load
@@ -14,6 +13,7 @@ from ccm.model import Snapshot
 from ccm.observe.log import Log
 from ccm.process.sources import Sources
 from ccm.proxy.engine import Engine
+from ccm.shape import replace
 
 # Read once, at the start: a reload keeps what is in use, also in what the next one is compared with.
 AT_START = ("host", "port", "workers", "log_format", "log_file")

@@ -16,11 +16,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ccm.errors import CcmError
 from ccm.process.channel import Broken, Channel, pair
+from ccm.shape import dataclass, field
 
 VARIABLE = "CCM_HANDOVER"  # the number of the inherited descriptor
 READY_S = 10.0

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from ccm.observe.record import RequestRecord
 from ccm.proxy.engine import Engine
 from ccm.routing.classify import Ask
 from ccm.routing.router import Route
+from ccm.shape import replace
 from ccm.usage.guard import recent_calls
 
 

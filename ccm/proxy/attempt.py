@@ -7,35 +7,30 @@ A refusal that says what would help is repaired and sent once more: that is the 
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ccm.dialects import anthropic, anthropic_scan, cut, repair
-from ccm.dialects.base import Context, Dialect, Encoded, Message, Request
+from ccm.dialects import anthropic, repair
+from ccm.dialects.base import Context, Dialect, Encoded, Request
 from ccm.dialects.inbound.base import Renderer
 from ccm.dialects.repair import Repair
 from ccm.dialects.table import DIALECTS
-from ccm.errors import BadUpstream, Refusal, UpstreamError
-from ccm.messages.fold import unfold
-from ccm.messages.tokens import Usage
-from ccm.model import EMPTY, FailureKind, ProviderError, Target, Timeouts
+from ccm.errors import Refusal, UpstreamError
+from ccm.model import FailureKind, ProviderError, Target, Timeouts
+from ccm.proxy.answer import Answer, Reading, prime, read_whole
 from ccm.proxy.drill import Caller, Drills
 from ccm.proxy.folding import Folding as Folding  # also for those who look for it here
-from ccm.proxy.relay import PassRelay, Relay, TranslateRelay, incomplete
 from ccm.proxy.repairs import Repairs
+from ccm.shape import dataclass, replace
 from ccm.upstream.auth import Authorizer
 from ccm.upstream.call import Call, Watch, failure
 from ccm.upstream.sessions import Sessions
-from ccm.wire import eventstream, sse
+from ccm.wire import jsontext
 from ccm.wire.headers import relayed, safe_value
 
-MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 1024 * 1024
-MAX_HELD_BYTES = 1024 * 1024  # of a stream before its first content
 _MAX_TOKENS = re.compile(rb'"max_(?:completion_|output_)?tokens"\s*:\s*([0-9]{1,7})')
 _TOKENS_PER_LIMIT = (
     2000  # a whole answer may take header_s for its start, and as much again for every so many tokens
@@ -67,24 +62,6 @@ class Wanted:
     tokens: int = 0  # our estimate of the input
     watched: bool = False  # the answer's events are looked at on their way: its bytes may not pass unseen
     request_id: str = ""
-
-
-@dataclass(slots=True)
-class Answer:
-    """What an attempt yields: a live stream (`relay`, with `first` ready to be sent), or a whole message."""
-
-    target: Target
-    headers: dict[str, str]  # the provider's, as far as the client may see them
-    told: Mapping[str, str] = field(default_factory=lambda: EMPTY)  # all of them
-    losses: list[str] = field(default_factory=list)
-    call: Call | None = None
-    relay: Relay | None = None
-    renderer: Renderer | None = None  # who wrote `first`, and writes the rest
-    first: bytes = b""
-    body: bytes = b""  # the whole message as it came, where it may pass untouched
-    message: Message | None = None
-    usage: Usage = field(default_factory=Usage)
-    stop_reason: str | None = None
 
 
 @dataclass(slots=True)
@@ -135,7 +112,7 @@ def _encode(
     request, ctx, losses = repair.before(repairs, want.body(), ctx)
     encoded = dialect.encode(request, ctx)
     repair.after(repairs, encoded, losses)
-    body = json.dumps(encoded.body, separators=(",", ":")).encode()
+    body = jsontext.dumps(encoded.body)
     return _Sent(dialect, ctx, encoded, body, claude and not encoded.cut, request, repairs)
 
 
@@ -279,12 +256,14 @@ def _ask(
     )
     if sent.repairs:
         answer.headers["x-ccm-repair"] = safe_value(", ".join(map(str, sent.repairs)))
+    encoded = replace(sent.encoded, body={})
+    how = Reading(sent.dialect, sent.ctx, encoded, sent.passing, want.watched, want.renderer)
     try:
         if want.stream:
             content_from = now if streamed else time.monotonic()
-            _prime(want, sent, call, answer, min(deadline, content_from + limits.first_content_s))
+            prime(how, call, answer, min(deadline, content_from + limits.first_content_s))
         else:
-            _read_whole(want, sent, call, answer, deadline)
+            read_whole(how, call, answer, deadline)
     except BaseException:
         call.close()
         raise
@@ -295,119 +274,3 @@ def _asked_tokens(raw: bytes) -> int:
     """How long the answer may become: `max_tokens` by its last occurrence, without parsing; 0 when unknown."""
     match = _MAX_TOKENS.match(raw, max(0, raw.rfind(b'"max_')))
     return int(match[1]) if match is not None else 0
-
-
-def _is_stream(call: Call, first: bytes) -> bool:
-    """Whether the body is a stream, whatever its content type claims (some providers send none, or a wrong one)."""
-    assert call.head is not None
-    type = call.head.headers.get("content-type", "")
-    if "eventstream" in type:
-        return True
-    start = first.lstrip()[:1]
-    if "event-stream" in type:
-        return start not in (b"{", b"[") or not first
-    return start not in (b"{", b"[", b"<", b"")
-
-
-def _relay(want: Wanted, sent: _Sent, renderer: Renderer) -> TranslateRelay:
-    decoder = sent.dialect.decoder(sent.ctx, sent.encoded)
-    if sent.encoded.cut:
-        decoder = cut.Cutter(decoder, sent.encoded.cut)
-    framer = eventstream.Framer() if sent.dialect.framing == "eventstream" else sse.Framer()
-    return TranslateRelay(framer, decoder, renderer)
-
-
-def _prime(want: Wanted, sent: _Sent, call: Call, answer: Answer, deadline: float) -> None:
-    """Reads up to the first content event: the last moment at which failing over is free."""
-    what = "sent no content in time"
-    piece = call.payload(deadline, FailureKind.FIRST_CONTENT_TIMEOUT, what)
-    if piece is None or not _is_stream(call, piece):
-        rest = (
-            b""
-            if piece is None
-            else call.read_all(deadline, MAX_ANSWER_BYTES, FailureKind.FIRST_CONTENT_TIMEOUT)
-        )
-        _whole(want, sent, answer, (piece or b"") + rest)
-        _as_stream(want, answer)
-        return
-    answer.renderer = renderer = want.renderer()
-    relay: Relay
-    if sent.passing and not want.watched:
-        relay = PassRelay(anthropic_scan.Scanner(), lambda: _relay(want, sent, renderer))
-    else:
-        relay = _relay(want, sent, renderer)
-    out: list[bytes] = []
-    held = 0
-    while True:
-        held += len(piece)
-        out.append(relay.feed(piece))
-        if relay.error is not None:
-            raise UpstreamError(relay.error)
-        if relay.content or relay.finished:
-            break
-        if held > MAX_HELD_BYTES:
-            raise UpstreamError(incomplete("the provider sent too much before its first content"))
-        next_piece = call.payload(deadline, FailureKind.FIRST_CONTENT_TIMEOUT, what)
-        if next_piece is None:
-            out.append(relay.end())
-            if relay.error is not None:
-                raise UpstreamError(relay.error)
-            break
-        piece = next_piece
-    answer.relay = relay
-    answer.first = b"".join(out)
-
-
-def _as_stream(want: Wanted, answer: Answer) -> None:
-    """A whole message for a client that asked for a stream."""
-    message = answer.message
-    assert message is not None
-    answer.renderer = want.renderer()
-    answer.first = b"".join(answer.renderer.render(event) for event in unfold(message))
-    answer.body = b""
-    answer.call = None
-
-
-def _read_whole(want: Wanted, sent: _Sent, call: Call, answer: Answer, deadline: float) -> None:
-    body = call.read_all(deadline, MAX_ANSWER_BYTES)
-    if _is_stream(call, body):
-        _fold_stream(want, sent, answer, body)
-    else:
-        _whole(want, sent, answer, body)
-    call.release()
-    answer.call = None
-
-
-def _fold_stream(want: Wanted, sent: _Sent, answer: Answer, body: bytes) -> None:
-    """A stream for a client that asked for a message (some providers only stream)."""
-    folded = Folding()
-    relay = _relay(want, sent, folded)
-    relay.feed(body)
-    if relay.error is None:
-        relay.end()
-    if relay.error is not None:
-        raise UpstreamError(relay.error)
-    answer.message = folded.fold.message
-    answer.usage = relay.usage
-    answer.stop_reason = relay.stop_reason
-
-
-def _whole(want: Wanted, sent: _Sent, answer: Answer, body: bytes) -> None:
-    name = answer.target.provider.name
-    try:
-        data = json.loads(body)
-    except ValueError:
-        kind = "an empty body" if not body.strip() else f"{len(body)} bytes that are not JSON"
-        raise failure(FailureKind.PROTOCOL, f"{name} answered 200 with {kind}") from None
-    try:
-        message = sent.dialect.decode(data, sent.ctx, sent.encoded)
-    except BadUpstream as error:
-        raise failure(FailureKind.PROTOCOL, f"{name} answered 200 with something else: {error}") from None
-    if sent.encoded.cut:
-        message = cut.cut_message(message, sent.encoded.cut)
-    answer.message = message
-    if sent.passing and message is data:
-        answer.body = body
-    usage = message.get("usage")
-    answer.usage.update(usage if isinstance(usage, dict) else None)
-    answer.stop_reason = message.get("stop_reason")

@@ -11,7 +11,6 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -27,6 +26,7 @@ from ccm.faults import (
 )
 from ccm.model import Target
 from ccm.proxy.faulty import FaultyCall
+from ccm.shape import dataclass, field
 from ccm.upstream.call import Call, Watch
 from ccm.upstream.sessions import Pool
 

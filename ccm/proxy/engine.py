@@ -9,7 +9,6 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 from ccm.catalog.models import ModelBook
 from ccm.dialects.base import Loss
@@ -21,6 +20,7 @@ from ccm.proxy.projects import Projects
 from ccm.proxy.pump import Pump
 from ccm.proxy.repairs import Repairs
 from ccm.routing.router import Router
+from ccm.shape import replace
 from ccm.upstream.auth import Authorizer
 from ccm.upstream.sessions import Sessions
 from ccm.usage.meter import Meter

@@ -19,7 +19,8 @@ from ccm.model import Failure, FailureKind, Outcome, ProviderError, Snapshot, Ta
 from ccm.observe.record import RequestRecord
 from ccm.proxy import parse
 from ccm.proxy.admission import admit
-from ccm.proxy.attempt import Answer, Wanted
+from ccm.proxy.answer import Answer
+from ccm.proxy.attempt import Wanted
 from ccm.proxy.downstream import Downstream
 from ccm.proxy.engine import Engine, new_id, without_keys
 from ccm.proxy.entry import Entry
@@ -292,6 +293,8 @@ class Flow:
         if self._bodies is not None:
             stream.tap = self._tap
         self._leave()
+        if rescue is None:  # a stream lives for minutes: what was asked is not needed any more
+            self.raw, self._body, self.original, self.headers = b"", None, {}, {}
         self.engine.pump.adopt(stream)
         return True
 

@@ -6,21 +6,17 @@ no document (0.65 ms of json.loads per 146 KB). Anything else is parsed; the sho
 
 from __future__ import annotations
 
-import json
 import re
-from typing import Any, NoReturn
+from typing import Any
 
 from ccm.errors import Refusal
+from ccm.wire import jsontext
 from ccm.wire.search import contains, find
 
 _FIRST_MODEL = re.compile(rb'\s*\{\s*"model"\s*:\s*"([^"\\\x00-\x1f\x80-\xff]{1,256})"\s*,')
 _AGAIN = re.compile(rb'"model"\s*:\s*"')
 _LAST_STREAM = re.compile(rb',\s*"stream"\s*:\s*(true|false)\s*\}\s*\Z')
 _TAIL = 64
-
-
-class NotAnObject(ValueError):
-    """A constant that JSON does not have."""
 
 
 def peek(raw: bytes) -> tuple[str, bool] | None:
@@ -57,7 +53,7 @@ _ESCAPED_KEY = re.compile(rb'"[a-z]{0,5}\\u00[0-9a-fA-F]{2}[a-z0-9\\]{0,30}"\s*:
 def parse(raw: bytes) -> dict[str, Any]:
     """The document. Raises Refusal 400 for anything but one JSON object in UTF-8 (no NaN, no unbounded nesting)."""
     try:
-        body = json.loads(raw.decode("utf-8"), parse_constant=_constant)
+        body = jsontext.loads(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise _bad(f"the body is not UTF-8 (byte {error.start})") from None
     except RecursionError:
@@ -67,10 +63,6 @@ def parse(raw: bytes) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise _bad("the body must be a JSON object")
     return body
-
-
-def _constant(name: str) -> NoReturn:
-    raise NotAnObject(f"{name} is not JSON")
 
 
 def check_messages(body: dict[str, Any], counting: bool = False) -> None:

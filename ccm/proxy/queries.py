@@ -23,6 +23,7 @@ from ccm.proxy.entry import Entry
 from ccm.routing import tags
 from ccm.routing.classify import Ask
 from ccm.routing.rules import tier_of
+from ccm.wire import jsontext
 
 _COUNT_LIMIT_S = 10.0
 _MAX_COUNT_BYTES = 64 * 1024
@@ -86,7 +87,7 @@ def _ask_provider(
         if encoded is None:
             return None
         deadline = time.monotonic() + _COUNT_LIMIT_S
-        payload = json.dumps(encoded.body, separators=(",", ":")).encode()
+        payload = jsontext.dumps(encoded.body)
         call = send(engine, target, encoded, payload, down, deadline, False, headers)
         refuse_bad_status(call, dialect, deadline)
         try:

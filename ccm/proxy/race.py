@@ -18,7 +18,7 @@ from ccm.upstream.call import Call, failure
 from ccm.upstream.poller import wait_for
 
 if TYPE_CHECKING:
-    from ccm.proxy.attempt import Answer
+    from ccm.proxy.answer import Answer
     from ccm.proxy.downstream import Downstream
 
 OWN, HEDGE = 0, 1

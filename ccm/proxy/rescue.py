@@ -9,12 +9,12 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 from ccm.errors import BadUpstream, CcmError, ClientGone, UpstreamError
 from ccm.model import Failure, FailureKind, Outcome, ProviderError, Target
 from ccm.observe.record import Attempt, RequestRecord
-from ccm.proxy.attempt import Answer, Wanted, attempt
+from ccm.proxy.answer import Answer
+from ccm.proxy.attempt import Wanted, attempt
 from ccm.proxy.engine import Engine, new_id, without_keys
 from ccm.proxy.relay import Finished
 from ccm.proxy.splice import Splice, Witness, resumption
@@ -22,6 +22,7 @@ from ccm.proxy.stream import Stream, Successor
 from ccm.routing import failover, failures
 from ccm.routing.failures import POLICY
 from ccm.routing.router import Route, Ticket
+from ccm.shape import replace
 
 _ASKED_MOST = 2  # providers
 _WITHIN_S = 60.0  # until the second answer must have begun

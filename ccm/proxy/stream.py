@@ -8,12 +8,12 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from ccm.errors import BadUpstream, ClientGone
 from ccm.model import FailureKind, ProviderError, Timeouts
 from ccm.proxy.downstream import Downstream
 from ccm.proxy.relay import EMPTY_DELTA_S, KEEPALIVE_S, Relay, incomplete
+from ccm.shape import dataclass
 from ccm.upstream.call import NOT_NOW, Call
 
 BACKLOG_BYTES = 256 * 1024

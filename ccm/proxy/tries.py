@@ -9,19 +9,20 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 
 from ccm.errors import BadUpstream, ClientGone, Refusal, UpstreamError
 from ccm.messages.tokens import Usage
 from ccm.model import Failure, FailureKind, Outcome, ProviderError, Target, Timeouts
 from ccm.observe.record import Attempt, RequestRecord
-from ccm.proxy.attempt import Answer, Wanted, attempt
+from ccm.proxy.answer import Answer
+from ccm.proxy.attempt import Wanted, attempt
 from ccm.proxy.downstream import Downstream
 from ccm.proxy.engine import Engine, new_id, without_keys
 from ccm.proxy.race import OWN, Lane, Race
 from ccm.routing import failover, failures, quota
 from ccm.routing.router import Route, Ticket
 from ccm.settings import FailoverSettings
+from ccm.shape import replace
 from ccm.upstream.call import Watch
 from ccm.upstream.poller import wait_for
 

@@ -7,12 +7,12 @@ configuration. Refuses (400, 404) what no configuration could serve, and says wh
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 
 from ccm.errors import Refusal
 from ccm.model import Endpoint, ModelFacts, Price, Provider, Snapshot
 from ccm.routing import rules
 from ccm.settings import Destination
+from ccm.shape import dataclass, replace
 
 FindFacts = Callable[[str, str], ModelFacts]  # (model, catalogue type of the provider) -> facts
 

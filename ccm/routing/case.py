@@ -5,14 +5,13 @@ Made without the router's lock; the same for a request that is served and for on
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ccm.model import Snapshot
 from ccm.routing.affinity import Key
 from ccm.routing.candidates import Candidate, FindFacts, Slate, slate_for
 from ccm.routing.classify import Ask
 from ccm.routing.verdict import Verdict, judge
 from ccm.settings import RoutingSettings
+from ccm.shape import dataclass
 
 _SLATES_MOST = 512
 # Short questions beside a conversation: they follow it where it is warm, but do not say where that is.

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ccm.errors import Refusal
@@ -20,6 +19,7 @@ from ccm.routing import strategies
 from ccm.routing.affinity import Key
 from ccm.routing.candidates import FALLBACK, Candidate
 from ccm.routing.health import EndpointHealth, ModelHealth
+from ccm.shape import dataclass
 
 CACHE_S = 300.0  # how long an unused prompt cache stays warm, where the provider's settings do not say
 

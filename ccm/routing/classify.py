@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from ccm.model import EMPTY
 from ccm.routing import conversation, tags
 from ccm.routing.rules import tier_of
+from ccm.shape import dataclass, field
 from ccm.wire.search import contains, find
 
 # Classes whose outcome says nothing about an endpoint's health and must not take turns or bind sessions (R41).

@@ -9,10 +9,10 @@ the router's guards it.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
 
 from ccm.model import Price, Provider
 from ccm.routing.affinity import Key
+from ccm.shape import dataclass, field
 
 EXPECTED_OUTPUT_TOKENS = 1000  # before anything is known of a conversation
 TTL_S = {"": 300.0, "5m": 300.0, "1h": 3600.0}

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
 
 from ccm.model import Failure, FailureKind, Target, Timeouts
 from ccm.routing.budget import RetryBudget
@@ -25,6 +24,7 @@ from ccm.routing.choice import Route
 from ccm.routing.failures import POLICY, TIMEOUTS
 from ccm.routing.words import overflow_numbers, text_of
 from ccm.settings import FailoverSettings
+from ccm.shape import dataclass, replace
 
 _BACKOFF_LONGEST_S = 8.0
 _IN_PLACE_LONGEST_S = 1.0  # a provider that asks for more than this is left at once

@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ccm.model import EMPTY, Failure, ProviderError, Target
 from ccm.model import FailureKind as K
 from ccm.routing.cooldown import wait_asked
 from ccm.routing.words import kind_of, overflow_numbers, text_of
+from ccm.shape import dataclass, field
 
 
 class Policy(NamedTuple):

@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from ccm.routing.cooldown import number, parse_duration, server_time, until_reset
+from ccm.shape import dataclass
 
 _MARK = "ratelimit"
 _NAME = re.compile(r"(?:(anthropic)-|x-)?ratelimit(bysize)?-([a-z0-9_-]{1,60})\Z")

@@ -12,8 +12,9 @@ import math
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from statistics import median
+
+from ccm.shape import dataclass, field
 
 
 @dataclass(slots=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fnmatch import translate
 from functools import lru_cache
 
@@ -18,6 +17,7 @@ from ccm.model import STRATEGIES, Snapshot
 from ccm.routing import rules
 from ccm.routing.classify import Ask
 from ccm.settings import Destination, RoutingSettings, Rule, When
+from ccm.shape import dataclass
 
 _VALUE_CHARS = 1024  # of a header that a pattern is tried on
 

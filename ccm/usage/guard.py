@@ -12,11 +12,11 @@ import json
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 from ccm.settings import GuardSettings
+from ccm.shape import dataclass
 from ccm.usage.budgets import clock_text, usd
 
 UNNAMED = "unnamed"  # conversations without a session id

@@ -12,7 +12,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from math import inf
 from typing import Any
 
@@ -20,6 +19,7 @@ from ccm.errors import ControlError, Refusal
 from ccm.model import Price, Target
 from ccm.observe.record import RequestRecord
 from ccm.settings import UsageSettings
+from ccm.shape import dataclass
 from ccm.usage import prices, queries
 from ccm.usage.budgets import Account, Ledger, clock_text
 from ccm.usage.forecast import Forecast

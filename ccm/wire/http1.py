@@ -78,9 +78,10 @@ def parse_request_head(head: bytes) -> RequestHead:
         if head.startswith(before) and head.endswith(after):
             digits = head[len(before) : len(head) - len(after)]
             if 0 < len(digits) <= 9 and digits.isdigit():
-                if int(digits) == known.length:
+                text = digits.decode()
+                if text == known.headers["content-length"]:
                     return known
-                headers = {**known.headers, "content-length": digits.decode()}
+                headers = {**known.headers, "content-length": text}
                 return RequestHead(
                     known.method,
                     known.target,

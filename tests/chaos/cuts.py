@@ -113,7 +113,7 @@ def recordings() -> list[Recorded]:
     found: list[Recorded] = []
     with _tools("gate") as (gate,):
         for dialect, (ours, count, _) in DIALECTS.items():
-            items = [e for e in index if e["dialect"] == dialect and e["stream"] and e["id"] in sound]
+            items = [e for e in index if e["dialect"] == dialect and e["stream"] and e["content_type"] and e["id"] in sound]
             items.sort(key=lambda entry: (root / entry["response"]).stat().st_size)
             chosen: list[dict[str, Any]] = []
             for kind in _KINDS * count:
@@ -275,7 +275,7 @@ def _running(streams: list[Recorded], listener: swarm.Listener) -> Iterator[Gate
         table = provider(f"{listener.url}/{name}{suffix}", name, ours, timeouts=limits, **extra)
         if ours == "bedrock":
             table = table.replace('api_key_env = "CCM_TEST_KEY"\n', "")
-            table += f'[providers.{name}.models]\ndefault = "anthropic.claude-x-v1:0"\n'
+            table += f'[providers.{name}.models]\ndefault = "amazon.nova-lite-v1:0"\n'
         config += table
     with tempfile.TemporaryDirectory(prefix="ccm-cuts-") as home:
         options = {"log_level": "error", "max_in_flight": 4096}
@@ -285,6 +285,9 @@ def _running(streams: list[Recorded], listener: swarm.Listener) -> Iterator[Gate
         gateway.start()
         try:
             yield gateway
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{gateway.log()[-3000:]}") from None
+        else:
             assert "internal error" not in gateway.log() and "traceback" not in gateway.log().lower(), (
                 f"a fault inside:\n{gateway.log()[-2000:]}"
             )

@@ -8,9 +8,10 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from ccm.shape import dataclass
 
 _MAX_BYTES = 1024 * 1024
 _SHELL_FILES = (

@@ -9,7 +9,6 @@ import http.client
 import json
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,6 +18,7 @@ from ccm.config import secrets
 from ccm.config.clouds import aws_source, google_source
 from ccm.config.schema import DEFAULT_TOKEN
 from ccm.model import Secret
+from ccm.shape import dataclass, replace
 
 ENV, RC, COPY, TYPED, FILE, COMMAND, CLOUD, LOCAL = (
     "env", "rc", "copy", "typed", "file", "command", "cloud", "local",

@@ -9,7 +9,6 @@ import re
 import shlex
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ccm.catalog.rows import Row, bundled_rows, find_row
@@ -20,6 +19,7 @@ from ccm.cli.wizard.sources import Source, missing_options, tilde
 from ccm.config import secrets
 from ccm.config.options import fill
 from ccm.model import STRATEGIES, Secret
+from ccm.shape import dataclass, field, replace
 
 # What people want, in their words -> the strategy that does it.
 WISHES: Mapping[str, tuple[str, str]] = {

@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +19,7 @@ from ccm.cli.wizard.sources import KEYS
 from ccm.cli.wizard.talk import Plan
 from ccm.control.state import write_atomically
 from ccm.model import Secret
+from ccm.shape import dataclass
 
 TEMPLATE = "ccm-config.toml.template"
 

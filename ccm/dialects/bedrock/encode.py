@@ -132,7 +132,8 @@ def _inference(request: Request, ctx: Context) -> dict[str, Any]:
     for key, name in (("temperature", "temperature"), ("top_p", "topP")):
         if isinstance(request.get(key), (int, float)):
             config[name] = request[key]
-    stops = [s for s in request.get("stop_sequences") or () if isinstance(s, str) and s]
+    given = request.get("stop_sequences")
+    stops = [s for s in given if isinstance(s, str) and s] if isinstance(given, list) else []
     if stops:
         config["stopSequences"] = stops
     return config

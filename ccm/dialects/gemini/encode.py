@@ -103,7 +103,8 @@ def _config(request: Request, ctx: Context, gen: Generation, out: Encoded) -> di
         value = request.get(key)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             config[name] = value
-    stops = [s for s in request.get("stop_sequences") or () if isinstance(s, str) and s]
+    given = request.get("stop_sequences")
+    stops = [s for s in given if isinstance(s, str) and s] if isinstance(given, list) else []
     if stops:
         config["stopSequences"] = stops[:_MAX_STOPS]
         out.cut = tuple(stops[_MAX_STOPS:])

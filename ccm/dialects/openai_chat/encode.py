@@ -85,7 +85,8 @@ def _limits(body: dict[str, Any], request: Request, ctx: Context, policy: Policy
             body["top_k"] = request["top_k"]
         else:
             sent.lose("top_k")
-    stops = [s for s in request.get("stop_sequences") or () if isinstance(s, str) and s]
+    given = request.get("stop_sequences")
+    stops = [s for s in given if isinstance(s, str) and s] if isinstance(given, list) else []
     # OpenAI's API never says which sequence it stopped at, and drops it: what it takes saves tokens, the rest is cut here.
     if stops[: policy.stops]:
         body["stop"] = stops[: policy.stops]

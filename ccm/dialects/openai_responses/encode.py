@@ -104,7 +104,8 @@ def _limits(request: Request, ctx: Context, encoded: Encoded) -> None:
     if isinstance(asked, int) and not isinstance(asked, bool):
         cap = ctx.facts.output_cap
         body["max_output_tokens"] = max(_MIN_OUTPUT_TOKENS, asked if cap is None else min(asked, cap))
-    stops = [s for s in request.get("stop_sequences") or () if isinstance(s, str) and s]
+    given = request.get("stop_sequences")
+    stops = [s for s in given if isinstance(s, str) and s] if isinstance(given, list) else []
     if stops:
         encoded.cut = tuple(stops)  # this API has no stop parameter
     reasons = bool(efforts_of(ctx)) and not _NO_REASONING.search(ctx.model)
