@@ -22,13 +22,14 @@ from typing import Any
 
 from ccm.control import api, place
 from ccm.control.core import Core
-from ccm.errors import BadRequest
+from ccm.errors import BadRequest, Refusal
 from ccm.wire import http1
+from ccm.wire.origin import check_browser
 
 MAX_REQUEST_BYTES = 64 * 1024
 _LARGE = {"/explain": 8 * 1024 * 1024}  # these take a whole Messages request
-_OURS = ("ccm", "localhost")  # in a request's absolute target; people write http://ccm/status for curl
-_HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_OURS = ("ccm", "localhost", "127.0.0.1", "[::1]")  # people write http://ccm/status for curl
+_HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 MAX_CLIENTS = 16
 DEADLINE_S = 5.0
@@ -336,11 +337,18 @@ def parse(data: bytes) -> Request | int:
     if head.chunked:
         raise BadRequest(411, "send the body with a Content-Length")
     host = head.headers.get("host", "ccm")
-    if _HOST.fullmatch(host) is None:
+    name = _HOST.fullmatch(host)
+    if name is None:
         raise BadRequest(400, "a malformed Host header")
-    url = urllib.parse.urlsplit(head.target)
-    if url.netloc and (url.netloc != host or url.netloc not in _OURS):
-        raise BadRequest(421, "nothing but ccm is served here")
+    try:
+        url = urllib.parse.urlsplit(head.target)
+        check_browser(head.headers)  # who forwards a port to this socket opens no door to web pages
+    except ValueError:
+        raise BadRequest(400, "a malformed target") from None
+    except Refusal as refusal:
+        raise BadRequest(refusal.status, refusal.message) from None
+    if name[1].lower() not in _OURS or (url.netloc and url.netloc != host):
+        raise BadRequest(421, "nothing but ccm is served here: write http://ccm/")
     most = _LARGE.get(url.path, MAX_REQUEST_BYTES)
     if end + head.length > most:
         raise BadRequest(413, f"a control request has at most {most} bytes")

@@ -55,6 +55,9 @@ class Engine:
         self.observe = observe
         self.repairs = Repairs()
         self.projects = Projects()
+        self.heard: dict[
+            str, float
+        ] = {}  # target id -> until when what it says of its limits need not be read
         self.drills = Drills()
         self.clean: Callable[[str], str] = (
             str  # takes keys out of what providers say; `app` sets the redactor's

@@ -155,7 +155,7 @@ class Flow:
             ask.session().encode() or _NOISE.sub(b"", self.raw[:2048]).rstrip(b", }")
         )
         route = self.engine.router.route(ask, self.snapshot, self.engine.book.find)
-        if tags.may_have_tags(self.raw) and (stripped := tags.strip_tags(self.body())) is not self.body():
+        if ask.tagged() and (stripped := tags.strip_tags(self.body())) is not self.body():
             self._body = stripped  # a routing tag is for us, not for a provider
             self.raw = json.dumps(stripped, separators=(",", ":")).encode()
         record.session, record.request_class = route.session, route.request_class
@@ -176,7 +176,7 @@ class Flow:
             request_id=record.id,
             watched=self._continues and stream,
         )
-        thinking = contains(self.raw, b'"thinking"')
+        thinking = stream and contains(self.raw, b'"thinking"')
         return self._try_all(want, route, thinking)
 
     def _deadline(self, stream: bool) -> float:

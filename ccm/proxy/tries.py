@@ -26,6 +26,11 @@ from ccm.shape import replace
 from ccm.upstream.call import Watch
 from ccm.upstream.poller import wait_for
 
+_PLENTY, _HEARD_S, _HEARD_MOST = (
+    0.25,
+    0.5,
+    1024,
+)  # with more than this share of every limit left, it is enough to look so often
 # Failures after which the provider may have worked, and charge, without our seeing an answer.
 _MAYBE_BILLED = frozenset(
     {
@@ -212,6 +217,7 @@ class Tries:
                 answer.call.close()
             engine.router.release(ticket, Outcome(cancelled=True))
             return _LOST
+        engine.heard.pop(target.id, None)
         self._hear(target, ticket, failure.error.headers)
         if race is not None and not race.fail(lane):  # cut, because the other one has won
             engine.router.release(ticket, Outcome(cancelled=True))
@@ -239,11 +245,21 @@ class Tries:
     # ---- notes
 
     def _hear(self, target: Target, ticket: Ticket, headers: Mapping[str, str]) -> None:
-        """What the provider says of its limits (R40)."""
-        router = self._engine.router
-        found = quota.read(headers, time.time(), router.clock(), target.model)
-        if found is not None:
-            router.quota(ticket, found)
+        """What the provider says of its limits (R40). While much is left it is read twice a second at most."""
+        engine, now, id = self._engine, time.monotonic(), target.id
+        if now < engine.heard.get(id, 0.0):
+            return
+        found = quota.read(headers, time.time(), engine.router.clock(), target.model)
+        if found is None:
+            return
+        engine.router.quota(ticket, found)
+        tightest = found.tightest(engine.router.clock())
+        if tightest is not None and tightest.share > _PLENTY:
+            if len(engine.heard) >= _HEARD_MOST:
+                engine.heard.clear()
+            engine.heard[id] = now + _HEARD_S
+        else:
+            engine.heard.pop(id, None)
 
     def _note_target(self, target: Target) -> None:
         record = self._record

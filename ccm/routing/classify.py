@@ -92,6 +92,7 @@ class Ask:
     _kinds: dict[bool, str] = field(default_factory=dict, init=False, repr=False, compare=False)
     _quiet: str | None = field(default=None, init=False, repr=False, compare=False)
     _tag: str | None = field(default=None, init=False, repr=False, compare=False)
+    _tagged: bool | None = field(default=None, init=False, repr=False, compare=False)
     _needs: dict[str, bool] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def session(self) -> str:
@@ -130,11 +131,16 @@ class Ask:
         kind = self._kind(deep=name in _SEARCHED or name == "default")
         return kind == name or (name == "background" and kind == "title")
 
+    def tagged(self) -> bool:
+        """Whether there may be a subagent tag in the request: without one nothing has to be parsed for it."""
+        if self._tagged is None:
+            self._tagged = tags.may_have_tags(self.raw) if self.raw else bool(self.body())
+        return self._tagged
+
     def tag(self) -> str:
         """What a subagent tag in the request says, or "". The body is parsed only where there is one."""
         if self._tag is None:
-            may = tags.may_have_tags(self.raw) if self.raw else bool(self.body())
-            self._tag = tags.find_tag(self.body()) if may else ""
+            self._tag = tags.find_tag(self.body()) if self.tagged() else ""
         return self._tag
 
     def fingerprint(self) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 from ccm.errors import Refusal
+from ccm.wire.origin import check_browser as check_browser
 
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::([0-9]{1,5}))?\Z")
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
@@ -40,15 +41,6 @@ def check_host(
         "permission_error",
         "This Host is not served here. Add it to allowed_hosts in [proxy] if it is a name of this machine.",
     )
-
-
-def check_browser(headers: Mapping[str, str]) -> None:
-    """No web page may use ccm: a foreign or null Origin, or a cross-site fetch, is refused. Raises Refusal 403."""
-    origin = headers.get("origin")
-    if origin is not None and origin.lower() != f"http://{headers.get('host', '')}".lower():
-        raise Refusal(403, "permission_error", "Requests from web pages of another origin are refused.")
-    if headers.get("sec-fetch-site", "none").lower() not in ("none", "same-origin"):
-        raise Refusal(403, "permission_error", "Cross-site requests from web pages are refused.")
 
 
 def check_body(headers: Mapping[str, str]) -> None:

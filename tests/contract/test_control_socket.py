@@ -86,25 +86,25 @@ def test_curl(server: unix.Server) -> None:
 @pytest.mark.parametrize(
     ("request_bytes", "status"),
     [
-        (b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", 200),
+        (b"GET /health HTTP/1.1\r\nHost: ccm\r\n\r\n", 200),
         (b"GET /health HTTP/1.0\r\n\r\n", 200),
         (b"GET http://ccm/health HTTP/1.1\r\nHost: ccm\r\n\r\n", 200),
-        (b"GET http://ccm/health HTTP/1.1\r\nHost: x\r\n\r\n", 421),
+        (b"GET http://ccm/health HTTP/1.1\r\nHost: localhost\r\n\r\n", 421),
         (b"GET http://evil.example/health HTTP/1.1\r\nHost: evil.example\r\n\r\n", 421),
         (b"GET /health HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
         (b"GET /health HTTP/1.1\r\nHost: \r\n\r\n", 400),
-        (b"GET /health HTTP/1.1\nHost: x\n\n", 400),
-        (b"POST /explain HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n", 413),
+        (b"GET /health HTTP/1.1\nHost: ccm\n\n", 400),
+        (b"POST /explain HTTP/1.1\r\nHost: ccm\r\nContent-Length: 9000000\r\n\r\n", 413),
         (b"\x00\x01\r\n\r\n", 400),
         (b"GET /health HTTP/1.1\r\n\r\n", 400),
-        (b"GET /health HTTP/2.0\r\nHost: x\r\n\r\n", 505),
-        (b"GET /requests?limit=1&limit=2 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
-        (b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n", 404),
-        (b"POST /switch HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n[]", 400),
-        (b"POST /switch HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n{", 400),
-        (b"POST /switch HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n" + b"[" * 60000, 400),
-        (b"POST /switch HTTP/1.1\r\nHost: x\r\nContent-Length: 70000\r\n\r\n", 413),
-        (b"POST /switch HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 411),
+        (b"GET /health HTTP/2.0\r\nHost: ccm\r\n\r\n", 505),
+        (b"GET /requests?limit=1&limit=2 HTTP/1.1\r\nHost: ccm\r\n\r\n", 400),
+        (b"GET /nothing HTTP/1.1\r\nHost: ccm\r\n\r\n", 404),
+        (b"POST /switch HTTP/1.1\r\nHost: ccm\r\nContent-Length: 2\r\n\r\n[]", 400),
+        (b"POST /switch HTTP/1.1\r\nHost: ccm\r\nContent-Length: 1\r\n\r\n{", 400),
+        (b"POST /switch HTTP/1.1\r\nHost: ccm\r\nContent-Length: 60000\r\n\r\n" + b"[" * 60000, 400),
+        (b"POST /switch HTTP/1.1\r\nHost: ccm\r\nContent-Length: 70000\r\n\r\n", 413),
+        (b"POST /switch HTTP/1.1\r\nHost: ccm\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 411),
         (b"GET /" + b"a" * 40000, 431),
     ],
 )  # fmt: skip
@@ -118,8 +118,8 @@ def test_every_request_is_answered_and_closed(server: unix.Server, request_bytes
 
 
 def test_requests_that_come_together_are_all_answered(server: unix.Server) -> None:
-    one = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
-    act = b'POST /switch HTTP/1.1\r\nHost: x\r\nContent-Length: 18\r\n\r\n{"name": "openai"}'
+    one = b"GET /health HTTP/1.1\r\nHost: ccm\r\n\r\n"
+    act = b'POST /switch HTTP/1.1\r\nHost: ccm\r\nContent-Length: 18\r\n\r\n{"name": "openai"}'
     answer = exchange(server.path, one * 2000 + act + one)
     assert answer.count(b"HTTP/1.1 200 OK") == 2002 and answer.count(b"Connection: close") == 1
     assert (
@@ -131,7 +131,7 @@ def test_requests_that_come_together_are_all_answered(server: unix.Server) -> No
 
 
 def test_a_head_request_has_no_body_whatever_it_says(server: unix.Server) -> None:
-    data = b"HEAD /status HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n{"
+    data = b"HEAD /status HTTP/1.1\r\nHost: ccm\r\nContent-Length: 1\r\n\r\n{"
     assert exchange(server.path, data).endswith(b"\r\n\r\n")
 
 
@@ -143,7 +143,7 @@ def test_a_whole_request_of_a_client_can_be_explained(server: unix.Server, fake_
 
 
 def test_a_request_in_single_bytes(server: unix.Server) -> None:
-    data = b'POST /switch HTTP/1.1\r\nHost: x\r\nContent-Length: 18\r\n\r\n{"name": "openai"}'
+    data = b'POST /switch HTTP/1.1\r\nHost: ccm\r\nContent-Length: 18\r\n\r\n{"name": "openai"}'
     with connect(server.path) as connection:
         for byte in data:
             connection.sendall(bytes([byte]))
@@ -155,7 +155,7 @@ def test_a_large_refused_body_still_gets_its_answer(server: unix.Server) -> None
     with connect(server.path) as connection:
         try:
             connection.sendall(
-                b"POST /switch HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+                b"POST /switch HTTP/1.1\r\nHost: ccm\r\nContent-Length: %d\r\n\r\n" % len(body) + body
             )
         except (BrokenPipeError, ConnectionResetError):
             pass
@@ -186,7 +186,7 @@ def test_slow_clients_do_not_delay_others_and_are_dropped(
 def test_a_client_that_leaves_is_no_trouble(server: unix.Server) -> None:
     for _ in range(50):
         with connect(server.path) as connection:
-            connection.sendall(b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n")
+            connection.sendall(b"GET /status HTTP/1.1\r\nHost: ccm\r\n\r\n")
     assert client.ask(server.path, "GET", "/health", timeout_s=5)["status"] == "ok"
 
 
@@ -198,7 +198,7 @@ def test_nobody_else_gets_in(server: unix.Server, place: Path) -> None:
     os.chmod(server.path, 0o666)  # even if the modes were wrong, the kernel says who calls
     script = (
         "import os, socket, sys\nos.setuid(65534)\ns = socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\n"
-        "s.sendall(b'GET /status HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n')\nout = b''\n"
+        "s.sendall(b'GET /status HTTP/1.1\\r\\nHost: ccm\\r\\n\\r\\n')\nout = b''\n"
         "while True:\n    part = s.recv(65536)\n    if not part: break\n    out += part\nprint(out.decode())"
     )
     done = subprocess.run(
