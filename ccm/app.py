@@ -9,7 +9,8 @@ import sys
 import threading
 import time
 from collections import deque
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import ccm
 from ccm.catalog.models import ModelBook
@@ -17,6 +18,7 @@ from ccm.config import load, secrets
 from ccm.control import actions, gauges, unix
 from ccm.control.state import State, home_directory, socket_path
 from ccm.errors import ConfigError, ControlError
+from ccm.late import Late
 from ccm.model import FailureKind, ModelFacts, ProviderError, Snapshot
 from ccm.observe.bodies import Bodies
 from ccm.observe.log import LEVELS, Log, open_log
@@ -29,7 +31,7 @@ from ccm.process.belongings import Belongings
 from ccm.process.books import open_store
 from ccm.process.channel import Broken
 from ccm.process.heir import Inheritance, Predecessors
-from ccm.process.reloading import Reloading
+from ccm.process.reloading import Reloading, take_up
 from ccm.process.sources import Sources
 from ccm.process.succession import Succession
 from ccm.process.successor import Successor, this_program
@@ -46,6 +48,11 @@ from ccm.upstream.demo import DemoUpstream
 from ccm.upstream.sessions import Sessions
 from ccm.usage.meter import Meter
 
+if TYPE_CHECKING:
+    from ccm.process import supervisor
+else:
+    supervisor = Late("ccm.process.supervisor")  # most have one process
+
 EXIT_OK, EXIT_FAILED, EXIT_CONFIG, EXIT_PORT_IN_USE = 0, 1, 2, 98
 RECENT = 1000
 
@@ -54,6 +61,7 @@ class App:
     """A running ccm; what `control` steers (it satisfies `control.core.Core`)."""
 
     version = ccm.__version__
+    workers: Sequence[dict[str, Any]] = ()  # this one serves alone
 
     def __init__(
         self,
@@ -84,6 +92,7 @@ class App:
             snapshot, self.router, Sessions(), auth, book, self.meter, self._observe, self._fault
         )
         self.engine.clean, self.engine.bodies = redactor.clean, self.bodies
+        self.router.on_reset = self.engine.repairs.clear
         self.engine.exposition = lambda: gauges.exposition(self)
         self.listener = Listener(
             snapshot.host,
@@ -95,7 +104,7 @@ class App:
         self.engine.pump = self._pump = Pump(self.listener.sweep, lambda fault: self._fault(fault, "stream"))
         self._accept = threading.Thread(target=self.listener.serve_forever, name="ccm-accept", daemon=True)
         self._control: unix.Server | None = None
-        self._reloading = Reloading(sources, self.engine, log, lambda new: keys.register(redactor, new))
+        self._reloading = Reloading(sources, lambda: self.snapshot, self.router.board, self._take_up, log)
         self.engine.degraded = lambda: bool(self._reloading.problem)
         self._watch = Watch(lambda: sources.seen, sources.valid, self.try_reload, lambda: self.snapshot.watch)
         self._inherited = inherited
@@ -140,6 +149,10 @@ class App:
     def reload(self) -> dict[str, Any]:
         """Reads the configuration again, whole, and swaps it in; running requests keep theirs. Raises ConfigError."""
         return self._reloading.reload()
+
+    def _take_up(self, snapshot: Snapshot, book: ModelBook) -> None:
+        keys.register(self.redactor, snapshot)
+        take_up(self.engine, snapshot, book)
 
     def preview(self) -> dict[str, Any]:
         """What a reload would change, in words; nothing is changed. Raises ConfigError."""
@@ -253,15 +266,9 @@ class App:
     def _make_succession(self, control: unix.Server) -> Succession:
         configured = (self.snapshot.host, self.snapshot.port)
         mine = Belongings(
-            self.version,
-            configured,
-            self.listener,
-            control,
-            self.router,
-            self._predecessors,
-            self.log,
+            self.version, configured, self.listener, control, self.router, self._predecessors, self.log,
             self._stop.is_set,
-        )
+        )  # fmt: skip
         found = Succession(self.version, this_program(self._sources.env), mine, self.log, self._succeeded)
         if self._inherited is not None:
             hello = self._inherited.hello
@@ -379,6 +386,7 @@ def _run(
 
     try:
         snapshot = sources.read(1)
+        several = snapshot.workers > 1 and supervisor.check(snapshot, inherited is not None)
     except ConfigError as error:
         return refuse(EXIT_CONFIG, *map(str, error.problems))
     limits.harden()
@@ -386,8 +394,12 @@ def _run(
     log = open_log(redactor, log_level or snapshot.log_level, snapshot.log_format, snapshot.log_file)
     for warning in snapshot.warnings:
         log.warning("configuration", problem=str(warning))
+    app: App | supervisor.Supervisor
     try:
-        app = App(sources, snapshot, load.book(snapshot), log, redactor, inherited)
+        if several:
+            app = supervisor.Supervisor(sources, snapshot, load.book(snapshot), log, redactor)
+        else:
+            app = App(sources, snapshot, load.book(snapshot), log, redactor, inherited)
     except OSError as error:
         code = EXIT_PORT_IN_USE if error.errno == errno.EADDRINUSE else EXIT_FAILED
         return refuse(code, limits.cannot_listen(snapshot.host, snapshot.port, error))

@@ -1,7 +1,7 @@
 #!/bin/sh
 # ccm-quickstart: the quick setup, installed as ~/bin/ccm-quickstart.
 #
-# Asks two questions (none with --yes), writes ~/config/ccm-config.toml and says how Claude Code finds ccm.
+# Asks a few questions (none with --yes), writes ~/config/ccm-config.toml and says how Claude Code finds ccm.
 # `ccm-quickstart --help` shows everything. CCM_BIN names the ccm to use.
 set -u
 umask 077

@@ -273,6 +273,7 @@ class FakeCore:
         self.address = "127.0.0.1:13456"
         self.in_flight = 1
         self.stopping = False
+        self.workers: list[dict[str, Any]] = []
         self.stops: list[bool] = []
         self.asked: list[tuple[dict[str, Any], dict[str, str]]] = []
         self.fake_drills = Drills()

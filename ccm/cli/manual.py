@@ -15,7 +15,7 @@ MORE: Mapping[str, str] = {
     "none left out.",
     "explain": "Class and rule, every candidate with its scores or with what ruled it out, every attempt with its times.\n"
     "A dry run reads a Messages request from standard input, sends nothing and changes nothing.",
-    "models": "Names are those of the configuration and Claude's tiers; with NAME just that one. Where a request goes\n"
+    "models": "Names are those of the configuration and Claude's tiers; with MODEL just that one. Where a request goes\n"
     "depends on the state of the providers at this moment; `ccmctl explain --dry-run` tells why.",
     "top": "On a terminal in place: q ends it, the space bar asks at once. In a pipe, with TERM=dumb and with --plain one\n"
     "block after the other. Figures are those of the last minute.",
@@ -27,7 +27,7 @@ MORE: Mapping[str, str] = {
     "drill ends by itself, after its requests or its time, whichever comes first, and never outlives a restart.",
     "completions": "Made of the same table as this help. Names of providers are asked of the running ccm.",
     "reset": "Their next requests are tried as if nothing had happened. Counters stay.",
-    "stop": "Running requests may end first, for as long as [proxy] drain_timeout says.",
+    "stop": "Running requests may end first, for as long as [proxy] drain_timeout_s says.",
 }
 
 EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {

@@ -13,7 +13,7 @@ from ccm.shape import fields, is_dataclass
 
 LATER = "needs `ccmctl restart --handover`"
 # Read once at the start: a reload keeps what is in use.
-AT_START = ("listen", "workers", "log_format", "log_file")
+AT_START = ("listen", "workers")
 _GENERAL = (
     "strategy", "max_in_flight", "drain_timeout_s", "log_level", "watch", "otlp_endpoint", "allowed_hosts",
     "workers", "log_format", "log_file",

@@ -132,7 +132,7 @@ KEYS: tuple[Key, ...] = (
     *(Key(("routes", name), "route", None, f"where requests of class {name} go: provider/model, or a list") for name in ROUTE_ORDER),
     Key(("routes", "long_context_tokens"), "count", LONG_CONTEXT_TOKENS, "from how many input tokens on a request is of class long_context", checks.between(1, 100_000_000)),
     Key(("routes", "subagent_tags"), "flag", True, "obey <CCM-SUBAGENT-MODEL> tags"),
-    Key(("rules",), "rules", (), "rules: when = {...}, use = {...}; see ccm.config.routes"),
+    Key(("rules",), "rules", (), "[[rules]]: when = {...}, use = {...}; asked before [routes], in the order of the file"),
     Key(("models", "*"), "model map", None, "model name or glob -> model, or provider -> model", checks.model),
     Key(("usage", "enabled"), "flag", True, "keep tokens and costs of every request (never its text)"),
     Key(("usage", "file"), "text", "", "the database, where not ~/.claude-code-mux/usage.db", checks.filled),

@@ -92,6 +92,11 @@ class Core(Protocol):
     @property
     def stopping(self) -> bool: ...
 
+    @property
+    def workers(self) -> Sequence[dict[str, Any]]:
+        """One row per process that serves beside this one ([proxy] workers): number, pid, in_flight, connections ..."""
+        ...
+
     def find_facts(self, model: str, type: str) -> ModelFacts:
         """What the catalogue (and the user's models file) knows of a model at a provider of this type."""
         ...

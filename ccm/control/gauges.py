@@ -43,6 +43,11 @@ def _process(core: Core, clock: Callable[[], float]) -> Iterator[Gauge]:
         (),
         "counter",
     )
+    store = core.meter.store
+    kept = store.status() if store is not None else {}
+    yield Gauge("ccm_usage_rows_waiting", "Requests whose usage is not yet kept.", _figure(kept, "waiting"))
+    lost = _figure(kept, "dropped")
+    yield Gauge("ccm_usage_rows_dropped_total", "Requests whose usage is lost.", lost, (), "counter")
     yield Gauge("ccm_debug_bodies", "1 while bodies are written to a file.", int(core.bodies.active))
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 DIRECTORY = ".claude-code-mux"
 MAX_STATE_BYTES = 256 * 1024
+_LEFTOVER_S = 60.0  # a younger temporary file may be another process's, at this moment
 
 
 def home_directory() -> Path:
@@ -55,6 +56,8 @@ class State:
         """The state of the last run; an empty one where there is none or it cannot be read. `path` None: memory only."""
         state = cls(path, clock)
         state._read()
+        if path is not None:
+            remove_leftovers(os.fspath(path), clock())
         return state
 
     @property
@@ -241,3 +244,15 @@ def write_atomically(path: str, data: bytes, mode: int = 0o600) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def remove_leftovers(path: str, now: float) -> None:
+    """Removes the temporary files that a kill -9 inside `write_atomically` left beside a file."""
+    directory, name = os.path.split(os.path.abspath(path))
+    try:
+        for entry in os.scandir(directory):
+            ours = entry.name.startswith(f".{name}.") and entry.name.endswith(".tmp")
+            if ours and abs(now - entry.stat(follow_symlinks=False).st_mtime) > _LEFTOVER_S:
+                os.unlink(entry.path)
+    except OSError:
+        pass  # they only take room

@@ -62,8 +62,18 @@ def read(core: Core, clock: Callable[[], float] = time.monotonic) -> dict[str, A
         "providers": rows,
         "failures": failures(core),
         "debug_bodies": core.bodies.status(),
-        "warnings": [*map(str, snapshot.warnings), *core.state.warnings, *_watched(core)],
+        "workers": list(core.workers),
+        "warnings": [*map(str, snapshot.warnings), *core.state.warnings, *_unkept(core), *_watched(core)],
     }
+
+
+def _unkept(core: Core) -> list[str]:
+    """Why no usage is kept at the moment (a full disk, a file that cannot be written), and what that has cost."""
+    store = core.meter.store
+    told = store.status() if store is not None else {}
+    if not told.get("problem"):
+        return []
+    return [f"{told['problem']} ({told['waiting']} requests wait, {told['dropped']} are lost)"]
 
 
 def _watched(core: Core) -> list[str]:

@@ -8,29 +8,21 @@ life, so that a stale socket can be replaced without a race and a live one never
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import selectors
 import socket
 import struct
 import threading
 import time
-import urllib.parse
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
 from ccm.control import api, place
 from ccm.control.core import Core
-from ccm.errors import BadRequest, Refusal
-from ccm.wire import http1
-from ccm.wire.origin import check_browser
+from ccm.control.reading import MAX_REQUEST_BYTES, parse
+from ccm.errors import BadRequest
 
-MAX_REQUEST_BYTES = 64 * 1024
-_LARGE = {"/explain": 8 * 1024 * 1024}  # these take a whole Messages request
-_OURS = ("ccm", "localhost", "127.0.0.1", "[::1]")  # people write http://ccm/status for curl
-_HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
-_BARE_LF = re.compile(rb"(?<!\r)\n")
 MAX_CLIENTS = 16
 DEADLINE_S = 5.0
 LINGER_S = (
@@ -39,17 +31,21 @@ LINGER_S = (
 ACCEPT_PAUSE_S = 0.05  # out of descriptors: do not spin
 
 
-def serve(core: Core, path: str) -> Server:
-    """The server for this core; nothing happens before `start()`."""
-    return Server(core, path)
+Call = Callable[[Core, str, str, Mapping[str, Any]], api.Reply]
+
+
+def serve(core: Core, path: str, call: Call = api.call) -> Server:
+    """The server for this core; nothing happens before `start()`. `call` answers a request as `api.call` does."""
+    return Server(core, path, call)
 
 
 class Server:
     """`start` opens the socket and its thread, `stop` ends both and removes the socket."""
 
-    def __init__(self, core: Core, path: str) -> None:
+    def __init__(self, core: Core, path: str, call: Call = api.call) -> None:
         self.path = path
         self._core = core
+        self._call = call
         self._listener: socket.socket | None = None
         self._lock_fd = -1
         self._inode = 0
@@ -261,7 +257,7 @@ class Server:
             client.needed = 0
             client.whole = True
             client.kept = request.keep and bool(client.data)
-            self._answer(client, api.call(self._core, request.method, request.path, request.args))
+            self._answer(client, self._call(self._core, request.method, request.path, request.args))
 
     def _answer(self, client: _Client, reply: api.Reply) -> None:
         client.answered = True
@@ -312,73 +308,6 @@ class _Client:
         self.out = b""
         self.answered = self.whole = self.head_only = False
         self.kept = False  # another request is here already: this answer does not end the connection
-
-
-class Request:
-    """A whole request: method, path without query, and the arguments of query or JSON body. `size` is what it takes
-    of the bytes that came; `keep` whether the caller would send another one."""
-
-    __slots__ = ("args", "keep", "method", "path", "size")
-
-    def __init__(self, method: str, path: str, args: dict[str, Any], size: int, keep: bool) -> None:
-        self.method, self.path, self.args, self.size, self.keep = method, path, args, size, keep
-
-
-def parse(data: bytes) -> Request | int:
-    """The request in these bytes; while it is not whole, how many bytes it takes to look again. Raises BadRequest."""
-    end = http1.find_head_end(data)
-    if end < 0:
-        if _BARE_LF.search(data):
-            raise BadRequest(400, "a line that ends without CR LF")
-        if len(data) > http1.MAX_HEAD_BYTES:
-            raise BadRequest(431, "the request head is too large")
-        return len(data) + 1
-    head = http1.parse_request_head(data[:end])
-    if head.chunked:
-        raise BadRequest(411, "send the body with a Content-Length")
-    host = head.headers.get("host", "ccm")
-    name = _HOST.fullmatch(host)
-    if name is None:
-        raise BadRequest(400, "a malformed Host header")
-    try:
-        url = urllib.parse.urlsplit(head.target)
-        check_browser(head.headers)  # who forwards a port to this socket opens no door to web pages
-    except ValueError:
-        raise BadRequest(400, "a malformed target") from None
-    except Refusal as refusal:
-        raise BadRequest(refusal.status, refusal.message) from None
-    if name[1].lower() not in _OURS or (url.netloc and url.netloc != host):
-        raise BadRequest(421, "nothing but ccm is served here: write http://ccm/")
-    most = _LARGE.get(url.path, MAX_REQUEST_BYTES)
-    if end + head.length > most:
-        raise BadRequest(413, f"a control request has at most {most} bytes")
-    if len(data) < end + head.length:
-        return end + head.length
-    size = end + head.length
-    body = data[end:size]
-    args = _json_object(body) if body else _query(url.query)
-    return Request(head.method, url.path, args, size, head.keep_alive)
-
-
-def _query(query: str) -> dict[str, Any]:
-    try:
-        pairs = urllib.parse.parse_qsl(query, keep_blank_values=True, max_num_fields=16)
-    except ValueError:
-        raise BadRequest(400, "too many arguments") from None
-    args = dict(pairs)
-    if len(args) != len(pairs):
-        raise BadRequest(400, "an argument is given twice")
-    return args
-
-
-def _json_object(body: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        raise BadRequest(400, "the body is no JSON") from None
-    if not isinstance(value, dict):
-        raise BadRequest(400, "the body must be a JSON object")
-    return value
 
 
 def render(reply: api.Reply, head_only: bool = False, kept: bool = False) -> bytes:

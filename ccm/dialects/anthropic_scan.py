@@ -20,6 +20,7 @@ from ccm.model import ProviderError
 from ccm.wire.sse import MAX_EVENT_BYTES, Frame, Framer
 
 _DELTA_START = b"event: content_block_delta\ndata: {"
+_HALF = b'"}\n\n'  # a delta closes two braces: here one is missing, or we are in the middle of a string
 _DELTA = b"\nevent: content_block_delta\ndata:"
 _OTHER = re.compile(rb"\nevent: (?!content_block_delta\n)([a-z_]+)\ndata: ?([^\n]*)")
 _BOUNDARY = re.compile(rb"(?:\r\n|\n)(?:\r\n?|\n)|\r\r\n?")  # CRLF is one line end, never two
@@ -64,7 +65,9 @@ class Scanner:
         if (
             self.content
             and payload.startswith(_DELTA_START)
-            and payload.find(b"}\n\n") == len(payload) - 3
+            and payload.find(b"\n\n") == len(payload) - 2  # one event: nothing may hide behind a half one
+            and payload.endswith(b"}\n\n")
+            and not payload.endswith(_HALF)
             and (self._marks[0] in payload or self._marks[1] in payload)
             and payload.isascii()
         ):
@@ -150,7 +153,7 @@ class Scanner:
         if not deltas:
             return True
         marked = segment.count(self._marks[0]) + segment.count(self._marks[1])
-        return deltas == segment.count(b"}\n\n") == marked
+        return deltas == segment.count(b"}\n\n") == marked and _HALF not in segment
 
     def _carefully(self, payload: bytes, end: int, start: int) -> int:
         """Event by event, in any framing."""
@@ -166,7 +169,7 @@ class Scanner:
 
     def _event(self, frame: Frame) -> bool:
         """Takes one event; False when it must not be relayed: an error, or something that breaks the grammar."""
-        if frame.event == "ping":
+        if frame.event == "ping" and frame.data.endswith(b"}"):
             return True
         try:
             event = json.loads(frame.data)
@@ -199,7 +202,9 @@ class Scanner:
             lacks = block["type"] in _NO_INPUT and block.get("input") != {}
             odd = block["type"] == "tool_use" and not TOOL_ID.fullmatch(block.get("id") or "")
             if self.stop_reason is not None:
-                self.error = ProviderError(502, "api_error", "the provider began a block after the end of its message")
+                self.error = ProviderError(
+                    502, "api_error", "the provider began a block after the end of its message"
+                )
             odd = odd or bool(fault_of(block))
             return self.open_block is not None or event["index"] != self._next or lacks or odd
         if kind in ("content_block_delta", "content_block_stop"):

@@ -226,7 +226,11 @@ class StreamDecoder:
             self._block_start(
                 {"type": "content_block_start", "index": index, "content_block": {"type": kind}}
             )
-        if self._kind in _FITTING and delta["type"] in _FIELD_OF_DELTA and delta["type"] not in _FITTING[self._kind]:
+        if (
+            self._kind in _FITTING
+            and delta["type"] in _FIELD_OF_DELTA
+            and delta["type"] not in _FITTING[self._kind]
+        ):
             raise BadUpstream(f"{self._ctx.provider}: a {delta['type']} in a {self._kind} block")
         if delta.get("type") == "input_json_delta" and delta.get("partial_json"):
             self._given = None

@@ -227,7 +227,7 @@ def _with_details(text: str, error: dict[str, Any]) -> str:
     meta = error.get("metadata")
     raw = meta.get("raw") if isinstance(meta, dict) else None
     if raw:  # OpenRouter: the error of the provider behind it
-        parsed = _parse(raw.encode()) if isinstance(raw, str) else raw
+        parsed = _parse(raw.encode("utf-8", "replace")) if isinstance(raw, str) else raw
         behind = _text(parsed.get("error", parsed) if isinstance(parsed, dict) else parsed)
         if behind and behind not in text:
             text = f"{text}: {behind}" if text else behind

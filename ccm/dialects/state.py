@@ -18,7 +18,9 @@ _MAX_STATE_BYTES = 4 * 1024 * 1024  # a signature is client input: no decompress
 
 def wrap(family: str, payload: Any) -> str:
     """A signature that carries `payload` (JSON) for `family`."""
-    packed = zlib.compress(json.dumps(payload, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace"), 6)
+    packed = zlib.compress(
+        json.dumps(payload, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace"), 6
+    )
     name = base64.urlsafe_b64encode(family.encode()).decode().rstrip("=")
     return f"{PREFIX}{name}.{base64.urlsafe_b64encode(packed).decode().rstrip('=')}"
 

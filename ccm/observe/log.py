@@ -123,9 +123,26 @@ class Log:
         parts += [f"{name}={quoted(text)}" for name, text in zip(names, cleaned, strict=True)]
         return _cut(" ".join(parts).encode("utf-8", "replace"))
 
+    def go_on(self, sink: Sink, form: str) -> Callable[[], None]:
+        """Writes there from now on. Returns what closes the sink that was used until now."""
+        old = self._sink
+        self._form = form if form in FORMS else "text"
+        self._access = AccessLine(self._redactor, self._form)
+        self._sink = sink
+        return old.close
+
     def close(self) -> None:
         """Closes the sink; later lines are lost."""
         self._sink.close()
+
+
+def redirect(log: Log, form: str, path: str, environ: Mapping[str, str] = os.environ) -> Callable[[], None]:
+    """The same log goes on in another file or form, as `open_log` would begin it. Returns what closes the old place: to
+    be called when no thread can be in the middle of a line there. Raises OSError where the file cannot be opened; then
+    nothing has changed."""
+    place = _place(path, environ)
+    sink: Sink = FileSink(place) if place else DescriptorSink()
+    return log.go_on(sink, form or environ.get("CCM_LOG_FORMAT", "text"))
 
 
 def open_log(
@@ -141,15 +158,18 @@ def open_log(
     that cannot be opened is no reason not to run: the lines go to standard error, the first of them says why.
     """
     form = form or environ.get("CCM_LOG_FORMAT", "text")
-    path = path or environ.get("CCM_LOG_FILE", "")
-    if path:
+    if path := _place(path, environ):
         try:
-            return Log(FileSink(os.path.expanduser(path)), redactor, level, form)
+            return Log(FileSink(path), redactor, level, form)
         except OSError as error:
             log = Log(DescriptorSink(), redactor, level, form)
             log.warning("log file not usable, logging to standard error", file=path, error=error.strerror)
             return log
     return Log(DescriptorSink(), redactor, level, form)
+
+
+def _place(path: str, environ: Mapping[str, str]) -> str:
+    return os.path.expanduser(path or environ.get("CCM_LOG_FILE", ""))
 
 
 def _json_line(

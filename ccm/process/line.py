@@ -88,13 +88,24 @@ class Line:
             while self._out:
                 batch = [self._out.popleft() for _ in range(min(len(self._out), _FRAME_MESSAGES))]
                 try:
-                    self._sock.sendall(frame(batch))
+                    self._sock.sendall(self._frames(batch))
                 except OSError:
                     self._broken = True
                     self._out.clear()
                     return
-                except ValueError as error:  # something that is no plain data: a bug, and no reason to fall silent
-                    self._fault(error, "line")
+
+    def _frames(self, batch: list[Message]) -> bytes:
+        """A frame of all; without those that are no plain data, which is a bug, and no reason to lose the others."""
+        try:
+            return frame(batch)
+        except ValueError:
+            frames = b""
+            for message in batch:
+                try:
+                    frames += frame([message])
+                except ValueError as error:
+                    self._fault(error, f"line, {message[0]}")
+            return frames
 
     def _read(self) -> None:
         try:

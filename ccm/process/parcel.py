@@ -88,7 +88,7 @@ def _frozen(values: dict[Any, Any]) -> MappingProxyType[Any, Any]:
 
 
 def _remade(shape: type, names: tuple[str, ...], values: Row) -> Any:
-    made = object.__new__(shape)
+    made: Any = object.__new__(shape)
     for name, value in zip(names, values, strict=True):
         object.__setattr__(made, name, value)
     return made

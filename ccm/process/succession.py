@@ -66,7 +66,7 @@ class Succession:
                 "text": f"a new process is being started to take over from ccm {self._version} (process {os.getpid()})",
                 "pid": os.getpid(),
             }
-        self._log.info("handover", program=self._program.argv[-1] if self._program.argv else "")
+        self._log.info("handover", program=" ".join(self._program.argv[:3]))
         self._thread = threading.Thread(target=self._attempt, name="ccm-handover", daemon=True)
         self._thread.start()
         return self.state

@@ -20,6 +20,7 @@ from ccm.proxy.stream import BACKLOG_BYTES, STUCK_S, Stream, Successor
 from ccm.upstream.poller import BROKEN, HANGUP, READ, WRITE, Poller
 
 _DRAIN_S = 2.0
+_OVERSLEPT_S = 0.5
 
 
 class Pump:
@@ -177,7 +178,7 @@ class Pump:
             _let_go(stream)
 
     def _run(self) -> None:
-        tick = time.monotonic() + 1.0
+        tick, overslept = time.monotonic() + 1.0, False
         wake = self._wake_r.fileno()
         while not self._stopping:
             for fd, events in self._poller.poll(max(0.0, tick - time.monotonic())):
@@ -190,7 +191,11 @@ class Pump:
             if self._resumed:
                 self._take_over()
             now = time.monotonic()
-            if now >= tick:
+            # A process that was stopped, or starved, first reads what came meanwhile: nobody fell silent but we.
+            overslept = now - tick > _OVERSLEPT_S and not overslept
+            if overslept:
+                tick = now
+            elif now >= tick:
                 tick = now + 1.0
                 self._tick(now)
             if self._final is not None and not self._ended.is_set():

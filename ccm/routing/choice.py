@@ -10,11 +10,11 @@ strategy. Runs under the router's lock; changes nothing but the turns.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ccm.errors import Refusal
-from ccm.model import Price, Target
+from ccm.model import EMPTY, Price, Target
 from ccm.routing import strategies
 from ccm.routing.affinity import Key
 from ccm.routing.candidates import FALLBACK, Candidate
@@ -45,6 +45,7 @@ class Route:
         None  # of the first candidate by priority: what the request would cost without ccm
     )
     scores: tuple[strategies.Rival, ...] = ()  # what the strategy looked at
+    unwell: Mapping[str, str] = EMPTY  # endpoint id -> why it is only a last resort
 
     def tell(self) -> dict[str, Any]:
         """The decision as plain data, in the keys of `explain.explain`, with the figures of its own moment."""
@@ -57,6 +58,7 @@ class Route:
                 "model": target.model,
                 "place": place,
                 "ruled_out": "",
+                "state": self.unwell.get(target.endpoint.id, "ready"),
                 "priority": target.provider.priority,
                 "weight": target.provider.weight,
             }
@@ -184,6 +186,7 @@ class Decision:
     excluded: tuple[tuple[str, str], ...]
     panic: bool = False
     wait_s: float = 0.0
+    unwell: Mapping[str, str] = EMPTY  # endpoint id -> why, of those in the order that come last for it
 
 
 def decide(runners: Sequence[Runner], at: Circumstances) -> Decision:
@@ -191,6 +194,7 @@ def decide(runners: Sequence[Runner], at: Circumstances) -> Decision:
     now = at.now
     ready = [runner for runner in runners if runner.ready(now)]
     panic, wait_s = False, 0.0
+    resting: list[Runner] = []
     if ready:
         if len(ready) == 1:
             first = ready[0]
@@ -200,14 +204,17 @@ def decide(runners: Sequence[Runner], at: Circumstances) -> Decision:
         else:
             ready, reason = order(ready, at)
         # the last resort, behind all that are well: who only cools down
-        ready += [r for r in runners if r not in ready and r.row.resting(r.model, now)]
+        resting = [r for r in runners if r not in ready and r.row.resting(r.model, now)]
+        ready += resting
     else:
         ready, reason, panic = least_bad(runners, now)
         wait_s = ready[0].row.remaining_s(ready[0].model, now)
+        resting = ready
     excluded: tuple[tuple[str, str], ...] = ()
     if len(ready) < len(runners):
         excluded = tuple([(r.row.endpoint.id, r.why_not(now)) for r in runners if r not in ready])
-    return Decision(ready, reason, excluded, panic, wait_s)
+    unwell = {r.row.endpoint.id: r.why_not(now) for r in resting}
+    return Decision(ready, reason, excluded, panic, wait_s, unwell)
 
 
 def order(ready: list[Runner], at: Circumstances) -> tuple[list[Runner], str]:

@@ -29,10 +29,10 @@ def tell(board: Board, affinity: Affinity, now: float) -> dict[str, Any]:
         "affinity": [[*key, endpoint, round(now - used, 1)] for key, endpoint, used in affinity.entries()],
         "endpoints": {
             id: {
-                "identity": _identity(row.endpoint),
-                "own": _clocks(row.cool, row.breaker, now),
+                "identity": identity_of(row.endpoint),
+                "own": clocks_of(row.cool, row.breaker, now),
                 "models": {
-                    name: _clocks(model.cool, model.breaker, now)
+                    name: clocks_of(model.cool, model.breaker, now)
                     for name, model in row.models.items()
                     if not model.idle(now)
                 },
@@ -50,13 +50,13 @@ def take(told: Mapping[str, Any], board: Board, affinity: Affinity, now: float) 
     for id, row in board.rows.items():
         try:
             theirs = told["endpoints"][id]
-            if theirs["identity"] != _identity(row.endpoint):
+            if theirs["identity"] != identity_of(row.endpoint):
                 continue
             known.add(id)
-            _set(row.cool, row.breaker, theirs["own"], now)
+            set_clocks(row.cool, row.breaker, theirs["own"], now)
             for name, clocks in list(theirs["models"].items())[:_MODELS_MOST]:
                 model = row.model(str(name), now)
-                _set(model.cool, model.breaker, clocks, now)
+                set_clocks(model.cool, model.breaker, clocks, now)
         except (KeyError, TypeError, ValueError, AttributeError):
             continue
     try:
@@ -67,7 +67,7 @@ def take(told: Mapping[str, Any], board: Board, affinity: Affinity, now: float) 
         return
 
 
-def _identity(endpoint: Endpoint) -> str:
+def identity_of(endpoint: Endpoint) -> str:
     """The same provider, address and key: what learnt health holds for (`board.same`)."""
     provider = endpoint.provider
     key = endpoint.key
@@ -79,7 +79,8 @@ def _identity(endpoint: Endpoint) -> str:
     return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()[:16]
 
 
-def _clocks(cool: Cooldown, breaker: Breaker, now: float) -> dict[str, Any]:
+def clocks_of(cool: Cooldown, breaker: Breaker, now: float) -> dict[str, Any]:
+    """What runs against a target: `cool` and `open`, each only while it does."""
     found: dict[str, Any] = {}
     if cool.active(now) and cool.kind is not None:
         found["cool"] = {
@@ -96,7 +97,8 @@ def _clocks(cool: Cooldown, breaker: Breaker, now: float) -> dict[str, Any]:
     return found
 
 
-def _set(cool: Cooldown, breaker: Breaker, clocks: Mapping[str, Any], now: float) -> None:
+def set_clocks(cool: Cooldown, breaker: Breaker, clocks: Mapping[str, Any], now: float) -> None:
+    """Sets what `clocks_of` told; the rest stays. Raises KeyError, TypeError and ValueError for what it did not tell."""
     if "cool" in clocks:
         told = clocks["cool"]
         kind = FailureKind(told["kind"])

@@ -50,6 +50,7 @@ class Router:
         self._avoid: OrderedDict[tuple[int, str], float] = OrderedDict()
         self._slates = Slates()
         self._in_flight = 0
+        self.on_reset: Callable[[], None] = lambda: None  # whoever else remembers failures forgets them too
         self._budget = RetryBudget(lambda: self._in_flight, clock)
 
     # ---- configuration and steering
@@ -89,6 +90,7 @@ class Router:
         with self._lock:
             self._board.reset(name)
         self._budget.reset()
+        self.on_reset()
 
     def tell(self) -> dict[str, Any]:
         """What a successor in another process should know: cool-downs, open breakers, affinity (`heritage`)."""
@@ -365,6 +367,7 @@ class Router:
             verdict.note,
             case.slate.list_price,
             at.scores,
+            found.unwell,
         )
 
     def _reserve(self, target: Target, panic: bool, now: float, *, queued: bool = False) -> Ticket | None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 from ccm.errors import BadRequest, BadUpstream
+from ccm.server.bodies import Pool
 from ccm.shape import dataclass
 from ccm.wire import http1
 
@@ -22,6 +23,7 @@ LINGER_LIMIT_S = 1.0
 LINGER_BYTES = 1024 * 1024
 MAX_BODY_BYTES = 32 * 1024 * 1024
 _PIECE = 256 * 1024
+_STEP = 1024 * 1024  # a chunked body reserves memory by the megabyte
 _MAX_EMPTY_LINES = 8
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 
@@ -49,8 +51,11 @@ class Connection:
     __slots__ = (
         "_body",
         "_head",
+        "_held",
         "_left",
+        "_meant",
         "_parts",
+        "_pool",
         "_size",
         "deadline",
         "fd",
@@ -62,8 +67,13 @@ class Connection:
         "tried",
     )
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, pool: Pool) -> None:
         self.sock = sock
+        self._pool = pool
+        self._held = 0  # bytes of the pool that are ours
+        self._meant = (
+            0  # bytes that the client of a refused request is still sending, as far as that is known
+        )
         self.fd = sock.fileno()
         address = sock.getsockname()
         self.local: tuple[str, int] = (str(address[0]), int(address[1]))
@@ -140,6 +150,7 @@ class Connection:
     def _begin_body(self, head: http1.RequestHead, admit: Callable[[http1.RequestHead], None]) -> None:
         self._head = head
         self.idle = False
+        self._meant = min(max(head.length, 0), MAX_BODY_BYTES)
         admit(head)
         if head.length > MAX_BODY_BYTES:
             raise BadRequest(413, f"a request body may have {MAX_BODY_BYTES // 1048576} MB at most")
@@ -149,6 +160,8 @@ class Connection:
             self._body = http1.Chunks(MAX_BODY_BYTES)
         else:
             self._left = head.length
+            if head.length > self._pool.free_bytes:
+                self._reserve(head.length)
         if head.expect_continue and not self.rest and head.length:
             try:
                 self.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -165,6 +178,9 @@ class Connection:
                 status = 413 if "too large" in str(error) else 400
                 raise BadRequest(status, f"chunked body: {error}") from None
             self.rest = self._body.rest
+            self._size += len(self._parts[-1])
+            if self._size > self._held + self._pool.free_bytes:
+                self._reserve(_STEP)
             if not self._body.done:
                 return None
         elif self._left:
@@ -189,6 +205,15 @@ class Connection:
         path, _, query = target.partition("?")
         return Request(head.method, path, query, head.headers, body, head.minor, head.keep_alive)
 
+    def _reserve(self, size: int) -> None:
+        self._pool.take(size)
+        self._held += size
+
+    def hand_over(self) -> int:
+        """The bytes of the pool that the body of the request just read holds; whoever takes the request gives them back."""
+        held, self._held = self._held, 0
+        return held
+
     def has_news(self) -> bool:
         """Whether bytes, or the client's end, wait to be read."""
         try:
@@ -208,7 +233,9 @@ class Connection:
             self.sock.shutdown(socket.SHUT_WR)
         except OSError:
             return False
-        self.lingering = LINGER_BYTES
+        self._parts = []
+        self._pool.give(self.hand_over())
+        self.lingering = LINGER_BYTES + self._meant
         self.deadline = time.monotonic() + LINGER_LIMIT_S
         return True
 
@@ -228,6 +255,7 @@ class Connection:
 
     def close(self) -> None:
         """Closes the socket."""
+        self._pool.give(self.hand_over())
         try:
             self.sock.close()
         except OSError:

@@ -11,6 +11,7 @@ import errno
 import resource
 import select
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from ccm.errors import BadRequest, ClientGone, Refusal
 from ccm.proxy.downstream import Downstream
 from ccm.proxy.engine import new_id
 from ccm.proxy.entry import envelope
+from ccm.server.bodies import Pool
 from ccm.server.connection import Closed, Connection, Request
 from ccm.server.workers import Workers
 from ccm.wire.http1 import RequestHead
@@ -28,6 +30,7 @@ from ccm.wire.http1 import RequestHead
 BACKLOG = 512
 MAX_CONNECTIONS = 10_000
 MAX_WORKERS = 384
+YIELD_S = 0.002
 _STATUS_TYPES = {408: "timeout_error", 413: "request_too_large"}
 
 # Answers one request; True: the connection is answered for (the pump, or a refusal, has it), False: it was answered.
@@ -45,6 +48,20 @@ def connection_cap() -> int:
     return max(8, min(MAX_CONNECTIONS, (soft - 64) // 2))
 
 
+def open_socket(host: str, port: int) -> socket.socket:
+    """A listening socket for several processes. Raises OSError."""
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
 class Listener(ThreadingHTTPServer):
     """Accepts in one thread, serves in a few, parks the rest."""
 
@@ -52,17 +69,29 @@ class Listener(ThreadingHTTPServer):
     allow_reuse_address = True
 
     def __init__(
-        self, host: str, port: int, handle: Handle, admit: Admit, *, sock: socket.socket | None = None
+        self,
+        host: str,
+        port: int,
+        handle: Handle,
+        admit: Admit,
+        *,
+        sock: socket.socket | None = None,
+        others_first: Callable[[int], bool] | None = None,
     ) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._handle = handle
         self._admit = admit
+        # of several processes at one socket: whether another one should have the next connection, which we have so
+        # many of; it gets a moment for it
+        self._others_first = others_first
         self._parked: dict[int, Connection] = {}
         self._open = 0
         self._open_lock = threading.Lock()
         self._cap = connection_cap()
         self._draining = False
         self._pass_on: PassOn | None = None
+        self.bodies = Pool()
+        self.on_fault: Callable[[BaseException], None] = _tell
         self._pause = threading.Event()
         self._ended = threading.Event()
         self._wake_r, self._wake_w = socket.socketpair()
@@ -91,6 +120,8 @@ class Listener(ThreadingHTTPServer):
         wake = self._wake_r.fileno()
         try:
             while all(fd != wake for fd, _ in poll.poll()):
+                if self._others_first is not None and self._others_first(self._open):
+                    self._pause.wait(YIELD_S)
                 self._handle_request_noblock()  # type: ignore[attr-defined]  # the base class's own step
         finally:
             self._ended.set()
@@ -132,7 +163,7 @@ class Listener(ThreadingHTTPServer):
         self._take_in(sock)
 
     def _take_in(self, sock: socket.socket) -> None:
-        conn = Connection(sock)
+        conn = Connection(sock, self.bodies)
         self._parked[conn.fd] = conn
         self.workers.door.add(conn.fd)
 
@@ -169,8 +200,12 @@ class Listener(ThreadingHTTPServer):
             else:
                 self._close(conn)
             return
-        while self._one_request(conn):
-            pass
+        try:
+            while self._one_request(conn):
+                pass
+        except Exception as fault:  # a bug of ours costs this connection, never a worker
+            self._close(conn)
+            self.on_fault(fault)
 
     def _one_request(self, conn: Connection) -> bool:
         """Reads and answers one request; True when another one is waiting in the connection's buffer."""
@@ -197,12 +232,16 @@ class Listener(ThreadingHTTPServer):
             relieve=self.workers.relieve,
             on_release=lambda alive: self._release(conn, alive),
         )
+        held = conn.hand_over()
         try:
             if self._handle(request, down):
-                return False
+                return False  # a stream that the pump has keeps nothing of its request
         except ClientGone:
             self._close(conn)
             return False
+        finally:
+            if held:
+                self.bodies.give(held)
         if not down.keep_alive:
             self._close(conn)
             return False
@@ -328,6 +367,10 @@ class Listener(ThreadingHTTPServer):
         self.server_close()
         self._wake_r.close()
         self._wake_w.close()
+
+
+def _tell(fault: BaseException) -> None:
+    sys.excepthook(type(fault), fault, fault.__traceback__)
 
 
 def _nothing() -> None:

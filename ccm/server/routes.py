@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from ccm.errors import ClientGone, Refusal
 from ccm.model import Snapshot
 from ccm.observe.metrics import CONTENT_TYPE
-from ccm.proxy import queries
+from ccm.proxy import parse, queries
 from ccm.proxy.downstream import Downstream
 from ccm.proxy.engine import Engine, new_id
 from ccm.proxy.entry import Entry, envelope
@@ -71,6 +71,7 @@ def _profiles(visit: Visit) -> bool:
 
 
 def _swallow(visit: Visit) -> bool:
+    parse.parse(visit.request.body)
     visit.down.answer_json(200, {})
     return False
 
@@ -156,6 +157,8 @@ def admit(engine: Engine, head: RequestHead, local: tuple[str, int]) -> None:
     except Refusal as refusal:
         refusal.surface = entry.surface
         raise
+    except Exception as fault:
+        raise _fault(engine, fault, entry) from None
 
 
 def _admit(snapshot: Snapshot, route: Route | None, head: RequestHead, local: tuple[str, int]) -> None:
@@ -180,6 +183,15 @@ def _admit(snapshot: Snapshot, route: Route | None, head: RequestHead, local: tu
         )
 
 
+def _fault(engine: Engine, fault: Exception, entry: Entry) -> Refusal:
+    """A bug of ours costs its own request and nothing else: the log has the traceback, the client the id."""
+    id = new_id("req_")
+    engine.on_fault(fault, id)
+    refusal = Refusal(500, "api_error", f"ccm failed inside; its log has the details of {id}.")
+    refusal.surface = entry.surface
+    return refusal
+
+
 def _path(target: str) -> str:
     if target[0] != "/":
         target = "/" + target.partition("://")[2].partition("/")[2]
@@ -192,7 +204,10 @@ def handle(engine: Engine, request: Request, down: Downstream) -> bool:
     assert route is not None, "admit() lets only known paths in"
     try:
         return route.run(Visit(engine, request, down, entry, rest))
-    except Refusal as refusal:
+    except ClientGone:
+        raise
+    except Exception as fault:
+        refusal = fault if isinstance(fault, Refusal) else _fault(engine, fault, entry)
         if down.committed:
             raise ClientGone from None
         error = envelope(entry.surface, refusal.status, refusal.type, refusal.message, new_id("req_"))

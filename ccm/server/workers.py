@@ -9,6 +9,7 @@ work itself: 8.7-12k requests/s with 2 workers, 7.3k with 32).
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 from ccm.upstream.poller import Door
@@ -114,7 +115,8 @@ class Workers:
         for turn in spares:
             turn.set()
         self.door.open_for_all()
+        deadline = time.monotonic() + timeout_s
         for thread in threads:
             if thread is not threading.current_thread():
-                thread.join(timeout_s)
+                thread.join(max(0.0, deadline - time.monotonic()))
         self.door.close()

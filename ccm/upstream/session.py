@@ -57,6 +57,7 @@ _contexts: dict[tuple[object, ...], ssl.SSLContext] = {}
 
 
 _contexts_lock = threading.Lock()
+_MOST_CONTEXTS = 64
 
 
 def tls_context(ca_bundle: str = "", client_cert: str = "", client_key: str = "") -> ssl.SSLContext:
@@ -86,6 +87,8 @@ def tls_context(ca_bundle: str = "", client_cert: str = "", client_key: str = ""
         # A password that is never right instead of OpenSSL's question at the terminal, which nobody would answer.
         context.load_cert_chain(client_cert, client_key or None, password=lambda: "")
     with _contexts_lock:
+        if len(_contexts) >= _MOST_CONTEXTS:  # certificates that were renewed leave theirs behind
+            _contexts.clear()
         return _contexts.setdefault(key, context)
 
 

@@ -10,11 +10,13 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from urllib.parse import quote
 
 from ccm.usage import schema
 
 BUSY_S = 5.0
+CHECK_AT_ONCE_BYTES = 8 * 1024 * 1024  # a larger file takes too long (100 MB: 1-5 s): new rows must not wait for that
 _SIDE_FILES = ("-wal", "-shm")
 _BROKEN = ("malformed", "not a database", "corrupt")
 
@@ -35,7 +37,8 @@ def is_broken(error: sqlite3.Error) -> bool:
 
 
 def open_for_writing(path: str) -> sqlite3.Connection:
-    """A checked connection to a database of the newest schema; the file and its directory are made where missing.
+    """A connection to a database of the newest schema; the file and its directory are made where missing. A file of up
+    to CHECK_AT_ONCE_BYTES has been checked; for a larger one there is `find_damage`.
 
     Raises Broken, schema.NewerSchema, other sqlite3 errors, and OSError. The connection is in autocommit mode.
     """
@@ -52,7 +55,7 @@ def open_for_writing(path: str) -> sqlite3.Connection:
         os.close(fd)
     db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=True)
     try:
-        _prepare(db)
+        _prepare(db, check=found.st_size <= CHECK_AT_ONCE_BYTES)
     except sqlite3.Error as error:
         db.close()
         if is_broken(error):
@@ -61,12 +64,27 @@ def open_for_writing(path: str) -> sqlite3.Connection:
     return db
 
 
-def _prepare(db: sqlite3.Connection) -> None:
+def find_damage(path: str, stopping: Callable[[], bool]) -> str:
+    """What is wrong with the database, "" for nothing; beside a writer, on a connection of its own. Also "" where it
+    cannot be read, and soon after `stopping` says so."""
+    try:
+        with closing(open_for_reading(path)) as db:
+            db.set_progress_handler(stopping, 100_000)
+            found = db.execute("PRAGMA quick_check(1)").fetchone()
+    except OSError:
+        return ""
+    except sqlite3.Error as error:
+        return str(error) if is_broken(error) else ""
+    return "" if found is None or found[0] == "ok" else str(found[0])
+
+
+def _prepare(db: sqlite3.Connection, check: bool) -> None:
     if (version := schema.version_of(db)) > schema.VERSION:
         raise schema.NewerSchema(f"it has schema {version}, this ccm knows {schema.VERSION}")
-    found = db.execute("PRAGMA quick_check(1)").fetchone()
-    if found is None or found[0] != "ok":
-        raise Broken(str(found[0]) if found else "no answer to quick_check")
+    if check:
+        found = db.execute("PRAGMA quick_check(1)").fetchone()
+        if found is None or found[0] != "ok":
+            raise Broken(str(found[0]) if found else "no answer to quick_check")
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = NORMAL")
     db.execute("PRAGMA journal_size_limit = 67108864")

@@ -170,6 +170,38 @@ class Guard:
             if one.stopped
         ]
 
+    def stopped_why(self, name: str) -> str:
+        """Why a conversation is stopped; "" where it is not."""
+        found = self._sessions.get(name)
+        return found.stopped if found is not None else ""
+
+    def stop(self, name: str, why: str, since: float, run: Run) -> None:
+        """Stops a conversation as another process has done; `run` is what `resume` would forgive."""
+        found = self._session(name)
+        found.stopped, found.since = why, since
+        if self.settings.repeats and run.length >= 2 * self.settings.repeats:
+            found.forgiven = run
+
+    def forgiven(self, name: str) -> tuple[int, str, int]:
+        """What `resume` would forgive a stopped conversation: a run's length, name and digest."""
+        found = self._sessions.get(name)
+        run = found.forgiven if found is not None else NO_RUN
+        return run.length, run.name, run.digest
+
+    def hours(self, names: set[str] | None) -> dict[str, dict[int, float]]:
+        """What these conversations (None: all) have cost, by the hour."""
+        if not self.settings.spend_factor:
+            return {}
+        chosen = self._sessions if names is None else [name for name in names if name in self._sessions]
+        return {name: dict(self._sessions[name].hours) for name in chosen}
+
+    def take_hours(self, told: dict[str, dict[int, float]]) -> None:
+        """Takes over what `hours` told elsewhere; of two figures the larger one."""
+        for name, hours in told.items():
+            mine = self._session(name).hours
+            for hour, amount in hours.items():
+                mine[hour] = max(mine.get(hour, 0.0), amount)
+
     def line(self) -> dict[str, Any]:
         """The guard as status shows it."""
         return {

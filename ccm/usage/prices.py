@@ -39,7 +39,7 @@ def at_list_usd(price: Price, usage: Usage) -> float | None:
     price, counted by everything that was sent, cached or not; its cache rates grow as its input price does (OpenAI,
     Google, xAI and Anthropic all publish them so). A vendor without a price for reading or writing its cache bills
     these tokens as ordinary input: where there is a discount, the price pages name it, and writing is never cheaper.
-    Fees for a provider's own web searches are not in the catalogue, and so not in here.
+    A provider's own web searches are priced where the catalogue has a price for them.
     """
     rate, out = price.input, price.output
     for limit, above_input, above_output in price.above:

@@ -71,6 +71,8 @@ class Store:
         self._db: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
         self._pending: deque[Rows] = deque()
+        self._checker: threading.Thread | None = None
+        self._damage = ""  # what the checker has found; set by it, once
         self._told = ""
         self._next_retention = 0.0
 
@@ -157,6 +159,8 @@ class Store:
         with self._lock:
             self._dropped += len(self._pending)
         self._pending.clear()
+        if self._checker is not None:
+            self._checker.join()
         self._close()
 
     def _take(self, marks: list[threading.Event]) -> None:
@@ -176,6 +180,9 @@ class Store:
 
     def _write_all(self) -> None:
         db = self._open()
+        if self._damage:
+            reason, self._damage = self._damage, ""
+            raise database.Broken(reason, self._identity)
         while self._pending:
             batch = [self._pending[n] for n in range(min(BATCH_ROWS, len(self._pending)))]
             added = _commit(db, batch)
@@ -202,10 +209,31 @@ class Store:
                 )
             db = database.open_for_writing(self.path)
         self._db, self._identity = db, database.identity(self.path)
+        if database.size_bytes(self.path) > database.CHECK_AT_ONCE_BYTES:
+            self._check_beside()
         count = int(db.execute("SELECT count(*) FROM requests").fetchone()[0])
         with self._lock:
             self._count = count
         return db
+
+    def _check_beside(self) -> None:
+        """Checks a large file while rows are being kept in it: what was acknowledged must be on disk within a second,
+        also right after a start. Once in a life: a file that was sound and breaks shows it while writing."""
+        if self._checker is not None:
+            return
+        identity = self._identity
+
+        def check() -> None:
+            damage = database.find_damage(self.path, self._stopping.is_set)
+            if damage and identity == self._identity:
+                self._damage = damage
+                self._wake.set()
+
+        self._checker = threading.Thread(target=check, name="ccm-usage-check", daemon=True)
+        try:
+            self._checker.start()
+        except RuntimeError:  # no thread to be had
+            self._checker = None
 
     def _close(self) -> None:
         if self._db is not None:

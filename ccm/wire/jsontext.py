@@ -1,7 +1,7 @@
 """JSON of requests, read and written with regard to what repeats: Claude Code sends the same 20 to 70 KB of tools with
 every turn. Tools that were seen a moment ago are not parsed, translated or written again.
 
-`loads` says what `json.loads` says, `dumps` what `json.dumps` does, for every input; tests hold them against each other.
+`loads` says what `json.loads` says (but for numbers that are none), `dumps` what `json.dumps` does, for every input; tests hold them against each other.
 """
 
 from __future__ import annotations
@@ -66,7 +66,14 @@ def _constant(name: str) -> NoReturn:
     raise NotAnObject(f"{name} is not JSON")
 
 
-_decoder = json.JSONDecoder(parse_constant=_constant)
+def _finite(text: str) -> float:
+    number = float(text)
+    if number - number != 0.0:
+        raise NotAnObject(f"{text[:20]} is beyond what a number can be")  # it would go on as Infinity
+    return number
+
+
+_decoder = json.JSONDecoder(parse_constant=_constant, parse_float=_finite)
 _scan: Callable[[str, int], tuple[Any, int]] = _decoder.scan_once  # type: ignore[attr-defined]
 _string: Callable[[str, int, bool], tuple[str, int]] = json.decoder.scanstring  # type: ignore[attr-defined]
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -75,7 +82,7 @@ _kept: tuple[tuple[str, Shared], ...] = ()  # (text, list), the latest first; sw
 
 
 def loads(text: str) -> Any:
-    """The document, as `json.loads` reads it but without NaN and Infinity. A long list of tools that was here before
+    """The document, as `json.loads` reads it but without NaN and Infinity, however they are written. A long list of tools that was here before
     comes back as the very same `Shared` list. Raises ValueError, RecursionError."""
     at = _SPACE.match(text).end()  # type: ignore[union-attr]  # matches anything
     if text[at : at + 1] != "{":

@@ -10,10 +10,9 @@ import time
 from collections import Counter
 
 from tests import answers
-from tests.chaos.chaos import FAULTS, Result, Script, Setting, promise
+from tests.chaos.chaos import FAULTS, Result, Script, Setting, number_of, promise
 from tests.chaos.kills import Nemesis, finish, world
 from tests.chaos.ledger import Audit, Books, Crowd, database, priced, report, spent, whole
-from tests.chaos.chaos import number_of
 from tests.http1 import Client
 from tests.upstream import Seen, Upstream
 
@@ -63,9 +62,15 @@ class Fates:
         self._seed, self._hedged = seed, hedged
 
     def of(self, number: int) -> str:
-        """"plain", "fault", "two faults", "broken", "early" or "midway"."""
+        """ "plain", "fault", "two faults", "broken", "early" or "midway"."""
         draw = random.Random(f"{self._seed} {number}").random()
-        for share, name in ((0.14, "fault"), (0.03, "two faults"), (0.08, "broken"), (0.05, "early"), (0.05, "midway")):
+        for share, name in (
+            (0.14, "fault"),
+            (0.03, "two faults"),
+            (0.08, "broken"),
+            (0.05, "early"),
+            (0.05, "midway"),
+        ):
             if draw < share:
                 return name
             draw -= share
@@ -130,16 +135,16 @@ def books(setting: Setting) -> Result:
         audit = Audit(crowd.journal, ledger.served, nemesis.kills).run(database(gateway))
     broken = [*nemesis.broken[:3], *crowd.broken[:5], *audit.broken[:8]]
     promise(broken, not audit.broken, f"{len(audit.broken)} entries differ")
-    promise(broken, len(crowd.journal) == count, f"{len(crowd.journal)} of {count} requests have come to an end")
+    promise(
+        broken, len(crowd.journal) == count, f"{len(crowd.journal)} of {count} requests have come to an end"
+    )
     lines = report(audit, crowd.journal)
     lines += _met(crowd, up, ledger, broken, hedges)
     lines.append(("kills", f"{len(nemesis.kills)}, back after {max(nemesis.back_s):.2f} s at most"))
     return Result("books", lines, broken)
 
 
-def _met(
-    crowd: Crowd, up: Upstream, ledger: Books, broken: list[str], hedges: int
-) -> list[tuple[str, str]]:
+def _met(crowd: Crowd, up: Upstream, ledger: Books, broken: list[str], hedges: int) -> list[tuple[str, str]]:
     """What the run was made of: without failovers, seams and hedges it would show little."""
     done = {entry.number: entry for entry in crowd.journal if entry.outcome == "complete"}
     met: Counter[str] = Counter()

@@ -8,13 +8,8 @@ depends on threads). The scenarios themselves stand in the modules beside this o
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
 import re
-import socket
-import statistics
-import sys
 import tempfile
 import threading
 import time
@@ -24,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests import answers, grammar
-from tests.gateway import Gateway, provider, providers
+from tests.gateway import Gateway, providers
 from tests.http1 import Client, Reply, message
 from tests.upstream import Seen, Step, Upstream
 

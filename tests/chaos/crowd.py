@@ -122,13 +122,15 @@ def slow_clients(setting: Setting) -> Result:
         if b"flood" not in seen.raw:
             return good(seen)
         events = answers.events("anthropic", "word " * 1000)
-        delta = answers.frame("anthropic", {**events[3], "delta": {"type": "text_delta", "text": "x" * 16384}})
+        delta = answers.frame(
+            "anthropic", {**events[3], "delta": {"type": "text_delta", "text": "x" * 16384}}
+        )
         return [("sse", events[:3]), *[("bytes", delta)] * (_FLOOD // len(delta)), ("sse", events[-3:])]
 
     def scenario(up: Upstream, gateway: Gateway) -> Result:
         up.always("/a", answer)
         drive(gateway, 200, 4)
-        before = drive(gateway, 1 << 30, 4, every_s=0.02, stop_at=time.monotonic() + min(5, seconds))
+        before = drive(gateway, 1 << 30, 4, every_s=0.02, stop_at=time.monotonic() + seconds / 3)
         start_mb = megabytes(gateway.pid)
         with Holders(gateway.port, count, setting.seed).holding() as holders:
             time.sleep(0.5)
@@ -138,7 +140,9 @@ def slow_clients(setting: Setting) -> Result:
         broken = [*before.broken[:3], *beside.broken[:3]]
         promise(broken, beside.rate == 1.0, f"{beside.rate:.2%} of the good succeed: {dict(beside.statuses)}")
         promise(
-            broken, beside.percentile(0.99) < P99_S, f"p99 {beside.percentile(0.99) * 1e3:.0f} ms, 100 promised"
+            broken,
+            beside.percentile(0.99) < P99_S,
+            f"p99 {beside.percentile(0.99) * 1e3:.0f} ms, 100 promised",
         )
         promise(broken, holders.most == count, f"{holders.most} of {count} slow clients got in")
         promise(broken, threads < 100, f"{threads} threads")
@@ -146,7 +150,10 @@ def slow_clients(setting: Setting) -> Result:
         return Result(
             "slow clients",
             [
-                ("held", f"{count}: heads, bodies, stopped readers, {seconds} s; at least {holders.held} at any time"),
+                (
+                    "held",
+                    f"{count}: heads, bodies, stopped readers, {seconds} s; at least {holders.held} at any time",
+                ),
                 ("thrown out", f"{back} (and back at once)"),
                 ("good, alone", _times(before)),
                 ("good, beside", _times(beside)),
@@ -214,7 +221,13 @@ async def _one_stream(
             deltas = [e["delta"] for e in got.events if e["type"] == "content_block_delta"]
             text = "".join(delta["text"] for delta in deltas)
             assert text == paced.text(f"{number:06d}"), f"short or mixed: {text[:40]!r}"
-        except (OSError, asyncio.IncompleteReadError, asyncio.TimeoutError, AssertionError, KeyError) as error:
+        except (
+            OSError,
+            asyncio.IncompleteReadError,
+            asyncio.TimeoutError,
+            AssertionError,
+            KeyError,
+        ) as error:
             broken.append(f"stream {number}: {type(error).__name__} {error}"[:200])
 
 
@@ -224,9 +237,14 @@ def streams(setting: Setting) -> Result:
     for count in (500, 1000) if setting.full else (120,):
         paced = Paced(count, setting.of(60, 12), setting.of(200, 50) / 1000)
         listener, failed = swarm.Listener(), list[str]()
-        config = provider(f"{listener.url}/a", "a", timeouts={"idle_s": 60, "first_content_s": 60, "header_s": 60})
+        config = provider(
+            f"{listener.url}/a", "a", timeouts={"idle_s": 60, "first_content_s": 60, "header_s": 60}
+        )
         config += provider(
-            f"{listener.url}/b/v1", "b", "openai_chat", timeouts={"idle_s": 60, "first_content_s": 60, "header_s": 60}
+            f"{listener.url}/b/v1",
+            "b",
+            "openai_chat",
+            timeouts={"idle_s": 60, "first_content_s": 60, "header_s": 60},
         )
 
         async def everything(

@@ -10,132 +10,32 @@ the uncut one. The recordings are `$CCM_SHARED`'s; twelve of them, by dialect an
 from __future__ import annotations
 
 import asyncio
-import importlib
 import json
-import os
 import random
 import re
-import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from ccm.wire.eventstream_encode import encode
 from tests import answers, grammar
 from tests.chaos import swarm
 from tests.chaos.chaos import Result, Setting, promise
-from tests.gateway import REPO, Gateway, provider
+from tests.chaos.recordings import DIALECTS, Missing, Recorded, recordings, tools
+from tests.gateway import Gateway, provider
 
 WAYS = ("rst", "eof", "error", "stall", "garbage")
-GARBAGE = b"\xff\xfe}]\x00 what is this\n\n: \xf0\x28\ndata: {\"]\n\n"
+GARBAGE = b'\xff\xfe}]\x00 what is this\n\n: \xf0\x28\ndata: {"]\n\n'
 IDLE_S = 0.5
-MODEL = "claude-sonnet-4-5"
-# recorded dialect -> (ours, how many streams of it, suffix of the base address)
-DIALECTS = {
-    "anthropic": ("anthropic", 3, ""),
-    "openai.chat": ("openai_chat", 3, "/v1"),
-    "openai.responses": ("openai_responses", 2, "/v1"),
-    "gemini": ("gemini", 2, "/v1beta"),
-    "bedrock.converse-stream": ("bedrock", 2, ""),
-}
-_KINDS = ("toolcall", "reasoning", "signature", "")  # what a dialect's streams should have, in this order
 _CUT = re.compile(rb"cut-(\d+)-(\d+)-(\w+)-")
 ENV = {
     "AWS_ACCESS_KEY_ID": "AKIACHAOS", "AWS_SECRET_ACCESS_KEY": "chaos/secret/0123456789abcdefghijklmnop",
 }  # fmt: skip
-
-
-class Missing(Exception):
-    """The recordings, or what reads them, are not here."""
-
-
-@dataclass
-class Recorded:
-    """One stream, and what a client gets of it when nothing is cut."""
-
-    id: str
-    number: int
-    dialect: str  # ours
-    provider: str
-    body: bytes
-    type: str
-    tools: list[str]
-    thinking: bool
-    blocks: list[dict[str, Any]] = field(default_factory=list)
-    stop: str | None = None
-    outcomes: Counter[str] = field(default_factory=Counter)
-
-    def request(self, tag: str) -> bytes:
-        """A request that this stream could answer."""
-        more: dict[str, Any] = {"max_tokens": 4096, "model": MODEL}
-        if self.tools:
-            schema = {"type": "object", "properties": {}, "additionalProperties": True}
-            more["tools"] = [
-                {"name": name, "description": f"tool {name}", "input_schema": schema} for name in self.tools
-            ]
-        if self.thinking:
-            more["thinking"] = {"type": "enabled", "budget_tokens": 2048}
-        return swarm.request(f"{tag} Go on, please.", **more)
-
-
-def _shared() -> Path:
-    path = Path(os.environ.get("CCM_SHARED") or REPO.parent / "shared").resolve()
-    if not (path / "corpus" / "index.json").is_file():
-        raise Missing(f"no recorded material at {path} (set CCM_SHARED)")
-    return path
-
-
-@contextmanager
-def _tools(*names: str) -> Iterator[list[ModuleType]]:
-    """Modules of the shared tools."""
-    sys.path.insert(0, str(_shared() / "tools"))
-    try:
-        yield [importlib.import_module(name) for name in names]
-    except ImportError as error:
-        raise Missing(str(error)) from None
-    finally:
-        sys.path.pop(0)
-
-
-def recordings() -> list[Recorded]:
-    """Twelve streams: of each dialect the smallest with a tool call, with reasoning, and so on. Raises Missing."""
-    root = _shared() / "corpus"
-    index = json.loads((root / "index.json").read_text())
-    expected = json.loads((root / "expected.json").read_text())
-    sound = {name for name, told in expected.items() if _has_content(told["official_sdk"])}
-    found: list[Recorded] = []
-    with _tools("gate") as (gate,):
-        for dialect, (ours, count, _) in DIALECTS.items():
-            items = [e for e in index if e["dialect"] == dialect and e["stream"] and e["content_type"] and e["id"] in sound]
-            items.sort(key=lambda entry: (root / entry["response"]).stat().st_size)
-            chosen: list[dict[str, Any]] = []
-            for kind in _KINDS * count:
-                entry = next((e for e in items if e not in chosen and (not kind or kind in e["features"])), None)
-                if entry is not None and len(chosen) < count:
-                    chosen.append(entry)
-            for entry in chosen:
-                file = root / entry["request"] if entry.get("request") else None
-                asked = json.loads(file.read_text()) if file is not None and file.is_file() else {}
-                found.append(
-                    Recorded(
-                        entry["id"], len(found), ours, dialect.replace(".", "-"),
-                        (root / entry["response"]).read_bytes(), entry["content_type"],
-                        gate.tool_names(asked), "reasoning" in entry["features"],
-                    )  # fmt: skip
-                )
-    return found
-
-
-def _has_content(told: dict[str, Any]) -> bool:
-    """Whether the provider's own SDK reads an answer in a recording, and its end."""
-    return bool(told["ok"] and told.get("stop") and (told.get("text") or told.get("tools")))
 
 
 # ---------------------------------------------------------------------------------------------------- the provider
@@ -234,7 +134,7 @@ def judge(stream: Recorded, got: swarm.Got) -> str:
     closed, rest = closed_blocks(events)
     for n, block in enumerate(closed):
         assert n < len(stream.blocks) and _same(block, stream.blocks[n]), (
-            f"block {n} was closed as {str(block)[:200]}, the whole one is {str(stream.blocks[n:n + 1])[:200]}"
+            f"block {n} was closed as {str(block)[:200]}, the whole one is {str(stream.blocks[n : n + 1])[:200]}"
         )
     if rest is not None:
         whole = stream.blocks[len(closed)]
@@ -257,7 +157,7 @@ def _reference(stream: Recorded, got: swarm.Got) -> None:
     assert rest is None and stream.blocks
     stream.stop = next(e["delta"]["stop_reason"] for e in events if e["type"] == "message_delta")
     try:
-        with _tools("strict") as (strict,):
+        with tools("strict") as (strict,):
             wrong = strict.anthropic_events(events)
     except Missing:
         return
@@ -333,7 +233,11 @@ async def _play(
                 except (
                     OSError, asyncio.IncompleteReadError, asyncio.TimeoutError, AssertionError, KeyError, ValueError,
                 ) as error:  # fmt: skip
-                    broken.append(f"{stream.id} at {at} of {len(stream.body)}, {way}: {type(error).__name__} {error}"[:600])
+                    broken.append(
+                        f"{stream.id} at {at} of {len(stream.body)}, {way}: {type(error).__name__} {error}"[
+                            :600
+                        ]
+                    )
 
     await asyncio.gather(*(client() for _ in range(clients)))
 
@@ -362,7 +266,10 @@ def cuts(setting: Setting) -> Result:
     for name in ("error event", "error status"):
         promise(told, outcomes[name] > 0, f"no cut ended in an {name}")
     lines = [
-        ("cuts", f"{len(todo)} of {len(streams)} streams ({sum(len(s.body) for s in streams)} bytes) in {seconds:.0f} s"),
+        (
+            "cuts",
+            f"{len(todo)} of {len(streams)} streams ({sum(len(s.body) for s in streams)} bytes) in {seconds:.0f} s",
+        ),
         ("ended in", ", ".join(f"{count} x {name}" for name, count in sorted(outcomes.items()))),
     ]
     lines += [
@@ -403,7 +310,9 @@ def sdk_cuts(setting: Setting) -> Result:
         kinds = [block["type"] for block in stream.blocks]
         texts = "".join(block.get("text", "") for block in stream.blocks)
         mine = "".join(getattr(block, "text", "") or "" for block in final.content)
-        whole = [b.type for b in final.content] == kinds and mine == texts and final.stop_reason == stream.stop
+        whole = (
+            [b.type for b in final.content] == kinds and mine == texts and final.stop_reason == stream.stop
+        )
         return "the whole message" if whole else f"BROKEN {stream.id} at {at}, {way}: {str(final)[:200]}"
 
     async def everything(gateway: Gateway) -> None:

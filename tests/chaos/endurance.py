@@ -26,7 +26,9 @@ class Provider:
     """Answers with the number it was asked with, streamed or whole; requests to be aborted get half an answer."""
 
     def __init__(self) -> None:
-        self._events = {d: answers.events(d, "answer-@@@@@@- " + "word " * 40) for d in ("anthropic", "openai_chat")}
+        self._events = {
+            d: answers.events(d, "answer-@@@@@@- " + "word " * 40) for d in ("anthropic", "openai_chat")
+        }
         self._frames = {d: [answers.frame(d, e) for e in events] for d, events in self._events.items()}
         self._wholes = {
             d: json.dumps(answers.whole(d, "answer-@@@@@@- " + "word " * 40)).encode() for d in self._events
@@ -100,7 +102,13 @@ class Load:
                 grammar.check(got.events)
             assert b"%06d" % number in got.body, f"a mixed body: {got.body[:200]!r}"
             self.done += 1
-        except (OSError, asyncio.IncompleteReadError, asyncio.TimeoutError, AssertionError, KeyError) as error:
+        except (
+            OSError,
+            asyncio.IncompleteReadError,
+            asyncio.TimeoutError,
+            AssertionError,
+            KeyError,
+        ) as error:
             self.broken.append(f"request {number}: {type(error).__name__} {error}"[:200])
 
     async def _abort(self) -> None:
@@ -146,10 +154,18 @@ def soak(setting: Setting) -> Result:
             spare = 5 if setting.full else 5 + load.clients
             promise(broken, more_threads - threads < spare, f"threads {threads} -> {more_threads}")
             promise(broken, answering.running == 0, f"{answering.running} calls go on for nobody")
-            promise(broken, answering.gone >= load.aborted // 4, f"{answering.gone} aborts were seen by the provider")
-            lines.append(("requests", f"{count} and {aborts} aborts in {seconds:.0f} s, {len(load.broken)} failed"))
+            promise(
+                broken,
+                answering.gone >= load.aborted // 4,
+                f"{answering.gone} aborts were seen by the provider",
+            )
+            lines.append(
+                ("requests", f"{count} and {aborts} aborts in {seconds:.0f} s, {len(load.broken)} failed")
+            )
             lines.append(("memory", f"{start_mb:.1f} -> {end_mb:.1f} MB ({busy_mb:.1f} before the pause)"))
-            lines.append(("left behind", f"descriptors {files} -> {more_files}, threads {threads} -> {more_threads}"))
+            lines.append(
+                ("left behind", f"descriptors {files} -> {more_files}, threads {threads} -> {more_threads}")
+            )
             if setting.full:
                 await drift(load, gateway)
 

@@ -33,6 +33,7 @@ from tests.upstream import Seen, Upstream
 
 THINKS_S = 0.05  # how long a provider takes to say no
 
+
 def mixed(setting: Setting) -> Result:
     """A fifth of all requests meets a fault of any kind at whoever is asked first, and one in fifty a second one: what
     three providers can make good, ccm must (A7)."""
@@ -289,6 +290,9 @@ def leaving(setting: Setting) -> Result:
         }
         broken: list[str] = []
         lines: list[tuple[str, str]] = []
+        up.always("/a", good)
+        drive(gateway, 8, 2)
+        time.sleep(0.3)  # the usage database is open by now
         threads, files = left_behind(gateway)
         for phase, (stream, script) in phases.items():
             up.reset()

@@ -103,11 +103,19 @@ def world(
     books: Books, failover: dict[str, object] | None = None, more: str = "", **timeouts: float
 ) -> Iterator[tuple[Upstream, Gateway]]:
     """A running ccm in front of three providers that keep these books; two dialects."""
-    limits = {"connect_s": 2, "header_s": 12, "first_content_s": 12, "first_content_thinking_s": 12, **timeouts}
+    limits = {
+        "connect_s": 2,
+        "header_s": 12,
+        "first_content_s": 12,
+        "first_content_thinking_s": 12,
+        **timeouts,
+    }
     with tempfile.TemporaryDirectory(prefix="ccm-books-") as home, Upstream() as up:
         config = "".join(
             provider(up, name, dialect, priority=n + 1, timeouts=limits)
-            for n, (name, dialect) in enumerate((("a", "anthropic"), ("b", "openai_chat"), ("c", "anthropic")))
+            for n, (name, dialect) in enumerate(
+                (("a", "anthropic"), ("b", "openai_chat"), ("c", "anthropic"))
+            )
         )
         for name in "abc":
             up.always(f"/{name}", books.answer)
@@ -136,7 +144,7 @@ def finish(crowd: Crowd, threads: list[threading.Thread], gateway: Gateway) -> N
 
 def kills(setting: Setting) -> Result:
     """Two hundred kills under load."""
-    times = setting.of(200, 4)
+    times = setting.of(200, 3)
     fate: Callable[[int, int], str] = lambda number, nth: "answer"  # noqa: E731
     books = Books(fate, {})
     with world(books) as (_, gateway):

@@ -104,10 +104,10 @@ class Entry:
     number: int
     outcome: str
     id: str = ""
-    at: float = 0.0  # monotonic, when it was over for the client
+    began: float = 0.0  # monotonic, when it was sent
+    at: float = 0.0  # when it was over for the client
     usage: dict[str, Any] = field(default_factory=dict)
     attempts: str = ""
-    served_at: float = 0.0
 
 
 @dataclass
@@ -169,7 +169,8 @@ class Crowd:
         streamed = number % 3 != 0 if stream is None else stream
         leaves = self.leaves(number)
         body = message(f"request-{number}- please", stream=streamed or leaves == "midway")
-        entry, began = Entry(number, "died"), time.monotonic()
+        began = time.monotonic()
+        entry = Entry(number, "died", began=began)
         try:
             client.send("POST", "/v1/messages", body, {"x-ccm-project": f"n{number}"})
             if leaves == "early":
@@ -242,7 +243,7 @@ def rows(path: Path) -> tuple[dict[str, list[Row]], dict[int, list[Row]]]:
 
 
 def sound(path: Path) -> str:
-    """"" for a sound database, else what is wrong; sums that differ from their rows are wrong, too."""
+    """ "" for a sound database, else what is wrong; sums that differ from their rows are wrong, too."""
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
             (told,) = db.execute("PRAGMA integrity_check").fetchone()
@@ -278,9 +279,10 @@ class Audit:
     tokens: Counter[str] = field(default_factory=Counter)  # as the ledger has them
     booked: Counter[str] = field(default_factory=Counter)  # as the rows have them
 
-    def acknowledged(self, at: float) -> bool:
-        """Whether something that was over at this instant must be in the database."""
-        return all(not kill - SAFE_S < at < kill for kill in self.kills)
+    def acknowledged(self, entry: Entry) -> bool:
+        """Whether a request must be in the database: no kill while it ran, nor within a second of its end. (A client
+        may read the end of its answer when ccm is dead already.)"""
+        return all(not entry.began < kill < entry.at + SAFE_S for kill in self.kills)
 
     def run(self, path: Path) -> Audit:
         """Compares; call it when ccm has stopped in order."""
@@ -301,17 +303,19 @@ class Audit:
         return self
 
     def _count(self, entry: Entry, found: list[Row]) -> None:
-        safe = self.acknowledged(entry.at) and entry.outcome != "died"
+        safe = self.acknowledged(entry) and entry.outcome != "died"
         if entry.outcome == "left":  # it may not have arrived, and its end is noticed a little later
             served = self.served.get(entry.number)
-            safe = served is not None and all(not entry.at - 0.1 < kill < entry.at + 4 for kill in self.kills)
+            safe = served is not None and all(not entry.began < kill < entry.at + 4 for kill in self.kills)
         self.found["certain" if safe else "uncertain"] += 1
         self.found["rows"] += len(found)
         if len(found) > 1:
             self.broken.append(f"request {entry.number} ({entry.outcome}) has {len(found)} rows")
         elif safe and not found:
             late = min((kill - entry.at for kill in self.kills if kill > entry.at), default=-1.0)
-            self.broken.append(f"request {entry.number} ({entry.outcome}) has no row; killed {late:.2f} s later")
+            self.broken.append(
+                f"request {entry.number} ({entry.outcome}) has no row; killed {late:.2f} s later"
+            )
         elif not found:
             self.found["lost within 1 s of a kill"] += 1
 
@@ -329,7 +333,9 @@ class Audit:
             self.broken.append(f"{where} was told the id {entry.id}, its row has {row['id']}")
         if entry.outcome != "left" and len(attempts) != len(served.legs):
             told = [a["result"] for a in attempts]
-            self.broken.append(f"{where}: {len(served.legs)} calls ({served.legs}), {len(attempts)} rows: {told}")
+            self.broken.append(
+                f"{where}: {len(served.legs)} calls ({served.legs}), {len(attempts)} rows: {told}"
+            )
         if row["attempts"] != len(attempts):
             self.broken.append(f"{where} says {row['attempts']} attempts, and has {len(attempts)}")
         if entry.outcome == "complete":
@@ -344,12 +350,20 @@ class Audit:
         whole = [a for a in attempts if a["result"] == "200"]
         if len(whole) != 1:
             self.broken.append(f"{where}: {len(whole)} attempts are booked as answered")
-        seen = {"input": entry.usage.get("input_tokens"), "cache_read": entry.usage.get("cache_read_input_tokens") or 0}
+        seen = {
+            "input": entry.usage.get("input_tokens"),
+            "cache_read": entry.usage.get("cache_read_input_tokens") or 0,
+        }
         continued = any(fate == "broken" for _, fate in served.legs)
-        if not continued and (seen["input"], seen["cache_read"]) != (expected["input"], expected["cache_read"]):
+        if not continued and (seen["input"], seen["cache_read"]) != (
+            expected["input"],
+            expected["cache_read"],
+        ):
             late = entry.usage.get("input_tokens") is None
             if not late:
-                self.broken.append(f"{where}: the client was told {entry.usage}, the provider says {expected}")
+                self.broken.append(
+                    f"{where}: the client was told {entry.usage}, the provider says {expected}"
+                )
         extra = sum(a["output"] for a in attempts if a["partial"])
         if entry.usage.get("output_tokens") != expected["output"] + (extra if continued else 0):
             self.broken.append(

@@ -5,10 +5,29 @@
 Every scenario is a function of a Setting; it returns the lines of the table, and what was promised and not kept.
 Without names all of them run, in their long form: half an hour. --short is what the test suite runs.
 
-What of RELIABILITY's tables about state is shown where (tests/unit unless said otherwise):
+What of RELIABILITY's table about process and state is shown where (names of scenarios, else of tests):
 
-| row | failure | shown by |
-|---|---|---|
+| row | shown by |
+|---|---|
+| 64 stop while streams run | test_state: ..._leaves_no_stream_without_an_end, ..._providers_that_say_nothing |
+| 65 second SIGTERM | e2e/test_handover: test_a_second_sigterm_ends_at_once; unit/test_process_signals |
+| 66, 79 kill -9 | kills, books; contract/test_start: test_kill_9_is_survived_with_the_switch |
+| 67, 68 upgrade, broken build | lifecycle: upgrades, broken; e2e/test_handover; unit/test_process_successor |
+| 69-71 reload, bad files, a provider removed | lifecycle: reloads; contract/test_reload; unit/test_config_files |
+| 72 saved by rename, link, in place | unit/test_process_watch; contract/test_reload |
+| 73 crash while writing state | kills (state.json, a switch acknowledged is kept); unit/test_control_state |
+| 74, 75 full disk, read-only | full-disk, read-only; unit/test_store: test_a_full_disk_is_waited_out |
+| 76 database locked, queue bounded | unit/test_store: test_a_lock_is_waited_out, test_the_queue_is_bounded_... |
+| 77 corrupt files | test_state: test_any_damage_...; unit/test_store (3); unit/test_control_state (state.json) |
+| 78 newer schema, two versions side by side | unit/test_store: test_a_newer_schema_..., test_two_stores_...; unit/test_usage_schema |
+| 80 descriptors | descriptors |
+| 81 no more threads | test_state: test_where_no_thread_can_be_had_... |
+| 82 memory for bodies | contract/test_body_memory |
+| 83 wall clock jumps | clock |
+| 84 stopped and continued | test_state: test_a_process_that_slept_goes_on; contract/test_connections: test_old_connections_... |
+| 85, 86 log: closed or full pipe, rotation | log-pipe; unit/test_log |
+| 89, 90, S33, S34 control socket, port, lock | contract/test_control_socket, test_control_abuse, test_start |
+| 95 attempts in all | mixed, outage |
 """
 
 from __future__ import annotations

@@ -109,9 +109,7 @@ def whole(body: bytes, status: int = 200, type: str = "application/json") -> byt
 
 def stream_head(type: str = "text/event-stream") -> bytes:
     """The head of an answer in chunks."""
-    return (
-        f"HTTP/1.1 200 Scripted\r\ncontent-type: {type}\r\ntransfer-encoding: chunked\r\n\r\n".encode()
-    )
+    return f"HTTP/1.1 200 Scripted\r\ncontent-type: {type}\r\ntransfer-encoding: chunked\r\n\r\n".encode()
 
 
 def chunk(data: bytes) -> bytes:

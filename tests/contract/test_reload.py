@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -15,7 +16,7 @@ import pytest
 from ccm.control.client import ask
 from ccm.errors import ControlError
 from tests.gateway import Gateway, providers
-from tests.http1 import Client, message
+from tests.http1 import Client, message, post
 from tests.upstream import Upstream
 
 Start = Callable[..., Gateway]
@@ -188,3 +189,20 @@ def test_what_can_be_no_configuration(fresh: Start, up: Upstream) -> None:
         by_rename(path, text)
     ask(gateway.env["CCM_SOCKET"], "POST", "/reload")
     assert not status(gateway)["config_problem"]
+
+
+def test_the_log_goes_where_a_reload_says(
+    up: Upstream, fresh: Callable[..., Gateway], tmp_path: Path
+) -> None:
+    gw = fresh(providers(up, "a"))
+    other = tmp_path / "other.log"
+    gw.write(providers(up, "a") + f'[logging]\nfile = "{other}"\nformat = "json"\n')
+    gw.ctl("reload", check=True)
+    assert post(gw.base_url, message(stream=False)).status == 200
+    for _ in range(40):
+        lines = [json.loads(line) for line in other.read_text().splitlines()]
+        if any(line["event"] == "request" for line in lines):
+            break
+        time.sleep(0.05)
+    assert any(line["event"] == "request" for line in lines), lines
+    assert "event" not in gw.log().splitlines()[-1], "the old place heard nothing of it"

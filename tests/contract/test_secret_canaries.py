@@ -243,9 +243,11 @@ def test_no_canary_sings(up: Upstream, fresh: Callable[..., Gateway], tmp_path: 
     gw = fresh(configuration(up, tmp_path), env=ENV, failover={"max_retries": 0}, proxy={"log_level": level})
     up.reset()
     leaks: list[str] = []
+    # the most talkative level hears every fault; the others, which say less of the same, a part of them each
+    faults = FAULTS if level == "debug" else FAULTS[LEVELS.index(level) :: 4]
     asked = 0
     for name, dialect in DIALECT.items():
-        for fault in FAULTS:
+        for fault in faults:
             for stream in (True, False):
                 key = SPELT[name if name != "aws" else "aws session"][fault.spelling]
                 up.always(f"/{name}", fault.make(dialect, key))
@@ -257,7 +259,7 @@ def test_no_canary_sings(up: Upstream, fresh: Callable[..., Gateway], tmp_path: 
                 shown = str(reply.headers) + "\n" + reply.body.decode("utf-8", "replace")
                 for canary in singing(shown):
                     leaks.append(f"answer to the client: {name}, {fault.name}, stream={stream}: {canary}")
-    assert asked == len(DIALECT) * len(FAULTS) * 2
+    assert asked == len(DIALECT) * len(faults) * 2
     ledger = up.ledger
     assert {seen.path.split("/")[1] for seen in ledger} == set(DIALECT), "every provider was reached"
     for name in ("ant", "chat", "gem", "resp"):

@@ -36,7 +36,9 @@ def fuzz(name: str, runs: int, seconds: float, where: Path) -> tuple[str, int]:
     found = len(list(place.glob("crash-*")))
     took = time.monotonic() - began
     ending = "" if done.returncode == 0 else f", ended with {done.returncode} (see {log})"
-    return f"{name:24s} {made:9,d} runs in {took:6.0f} s, {found} findings{ending}", found + (done.returncode != 0 and not found)
+    return f"{name:24s} {made:9,d} runs in {took:6.0f} s, {found} findings{ending}", found + (
+        done.returncode != 0 and not found
+    )
 
 
 def main() -> int:
@@ -45,7 +47,9 @@ def main() -> int:
     parser.add_argument("target", nargs="*", help=f"one of: {', '.join(TARGETS)}")
     parser.add_argument("--runs", type=int, default=0, help="executions of each target")
     parser.add_argument("--seconds", type=float, default=0, help="time for each target (default 10)")
-    parser.add_argument("--keep", type=Path, default=ROOT / ".cache" / "fuzz", help="where corpora and findings go")
+    parser.add_argument(
+        "--keep", type=Path, default=ROOT / ".cache" / "fuzz", help="where corpora and findings go"
+    )
     parser.add_argument("--replay", type=Path, help="run one target on one kept input, with its traceback")
     given = parser.parse_args()
     unknown = [name for name in given.target if name not in TARGETS]

@@ -135,7 +135,9 @@ def _sent(way: str, searching: bool) -> Encoded:
     return Encoded("", {"tools": [{"googleSearch": {}}]} if searching and way == "gemini" else {})
 
 
-def _relay(way: str, surface: str, cuts: tuple[str, ...], searching: bool = False) -> tuple[TranslateRelay, _Tap]:
+def _relay(
+    way: str, surface: str, cuts: tuple[str, ...], searching: bool = False
+) -> tuple[TranslateRelay, _Tap]:
     dialect = DIALECTS[MAKERS[way][1]]
     ctx = context(way, True)
     tap = _Tap(SURFACES[surface].renderer("claude-x", {}, {}, ctx.new_id, 1_790_000_000))
@@ -190,13 +192,23 @@ def _grammatical(events: list[Event]) -> None:
                 event = {**event, "delta": {"type": "input_json_delta", "partial_json": ""}}
         elif event["type"] == "message_start":  # some leave out figures
             message = event["message"]
-            event = {**event, "message": {**message, "usage": {**message["usage"], "input_tokens": message["usage"].get("input_tokens") or 0}}}
+            event = {
+                **event,
+                "message": {
+                    **message,
+                    "usage": {**message["usage"], "input_tokens": message["usage"].get("input_tokens") or 0},
+                },
+            }
         elif event["type"] == "message_delta" and "stop_reason" not in event["delta"]:
             continue  # figures only; the reason comes with another one
         elif event["type"] == "message_delta":
             event = {**event, "usage": {"output_tokens": event["usage"].get("output_tokens") or 0}}
         plain.append(event)
-    odd = [e for e in plain if e["type"] == "content_block_start" and e["content_block"].get("type") not in _BLOCK_KINDS]
+    odd = [
+        e
+        for e in plain
+        if e["type"] == "content_block_start" and e["content_block"].get("type") not in _BLOCK_KINDS
+    ]
     if not odd:
         check(plain)
 
@@ -204,7 +216,9 @@ def _grammatical(events: list[Event]) -> None:
 _KNOWN = frozenset(
     {"message_start", "content_block_start", "content_block_delta", "content_block_stop", "message_delta", "message_stop", "ping", "error"}
 )  # fmt: skip
-_DELTAS = frozenset({"text_delta", "citations_delta", "thinking_delta", "signature_delta", "input_json_delta"})
+_DELTAS = frozenset(
+    {"text_delta", "citations_delta", "thinking_delta", "signature_delta", "input_json_delta"}
+)
 _BLOCK_KINDS = frozenset({"text", "thinking", "tool_use", "server_tool_use"})
 
 

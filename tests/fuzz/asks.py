@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -51,13 +52,21 @@ def _constant(name: str) -> NoReturn:
     raise ValueError(name)
 
 
+def _finite(text: str) -> float:
+    if not math.isfinite(float(text)):
+        raise ValueError(text)
+    return float(text)
+
+
 @functools.cache
 def requests(surface: str) -> list[Any]:
     """Sound requests of a surface, as its clients send them."""
     if surface == "messages":
         paths = [*sorted(DATA.rglob("request.json"))]
         return [body for path in paths if "messages" in (body := json.loads(path.read_text()))]
-    return [json.loads(path.read_text()) for path in sorted((DATA / "inbound").glob(f"{surface}-*/client.json"))]
+    return [
+        json.loads(path.read_text()) for path in sorted((DATA / "inbound").glob(f"{surface}-*/client.json"))
+    ]
 
 
 def inbound(surface: str) -> Callable[[bytes], None]:
@@ -85,7 +94,9 @@ def inbound(surface: str) -> Callable[[bytes], None]:
             if counting is not None:
                 json.dumps(counting.body)
             text = dice.of(_REFUSALS)
-            error = ProviderError(400, "invalid_request_error", text, body=dumps({"error": {"message": text}}))
+            error = ProviderError(
+                400, "invalid_request_error", text, body=dumps({"error": {"message": text}})
+            )
             fix = repair.find(error, request, encoded, dialect.name)
             if fix is not None:
                 again, ctx2, losses = repair.before((fix,), request, ctx)
@@ -112,9 +123,25 @@ def _strict(body: Any) -> None:
 def _routed(request: dict[str, Any], headers: dict[str, str]) -> None:
     """What routing reads of a request."""
     raw = json.dumps(request).encode()
-    ask = Ask(model=request["model"], stream=False, headers=headers, size_bytes=len(raw), path_prefix="", body=lambda: request, raw=raw)
+    ask = Ask(
+        model=request["model"],
+        stream=False,
+        headers=headers,
+        size_bytes=len(raw),
+        path_prefix="",
+        body=lambda: request,
+        raw=raw,
+    )
     assert isinstance(ask.session(), str) and isinstance(ask.fingerprint(), str)
-    ask.request_class(), ask.needs(), ask.tool_names(), ask.max_output_tokens(), ask.caching(), ask.continues(), ask.tag()
+    (
+        ask.request_class(),
+        ask.needs(),
+        ask.tool_names(),
+        ask.max_output_tokens(),
+        ask.caching(),
+        ask.continues(),
+        ask.tag(),
+    )
     assert ask.input_tokens() >= 0 and estimate(request) >= 0
     json.dumps(tags.strip_tags(request))
 
@@ -148,7 +175,9 @@ def _configurations() -> list[bytes]:
     return [path.read_bytes() for path in sorted((DATA / "config").rglob("*.toml"))]
 
 
-_ORIGIN = Origin("", Path("/nonexistent"), Path("/nonexistent"), {"KEY": "sk-ENV-VALUE", "OPENAI_API_KEY": "sk-ENV-VALUE"})
+_ORIGIN = Origin(
+    "", Path("/nonexistent"), Path("/nonexistent"), {"KEY": "sk-ENV-VALUE", "OPENAI_API_KEY": "sk-ENV-VALUE"}
+)
 
 
 def configuration(data: bytes) -> None:
@@ -194,7 +223,10 @@ def control(data: bytes) -> None:
         names = [name for name in route.params if name != "*"] or ["model", "messages", "request", "x"]
         args = {dice.of(names): value(dice) for _ in range(dice.below(4))}
         body = dumps(args)
-        raw = f"{route.method} {route.path} HTTP/1.1\r\nHost: ccm\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+        raw = (
+            f"{route.method} {route.path} HTTP/1.1\r\nHost: ccm\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
     try:
         request = unix.parse(raw)
     except BadRequest as error:
@@ -215,7 +247,9 @@ def control(data: bytes) -> None:
 def json_text(data: bytes) -> None:
     """`jsontext` and `parse.peek` and `splice` say what json says."""
     dice = Dice(data)
-    tools = [{"name": f"t{n}", "description": "d" * 90, "input_schema": {"type": "object"}} for n in range(30)]
+    tools = [
+        {"name": f"t{n}", "description": "d" * 90, "input_schema": {"type": "object"}} for n in range(30)
+    ]
     body = dict(dice.of(requests("messages")))
     if dice.byte() % 2:
         body["tools"] = tools
@@ -225,7 +259,7 @@ def json_text(data: bytes) -> None:
         text = raw.decode()
     except UnicodeDecodeError:
         text = raw.decode("utf-8", "replace")
-    wanted = _or_fault(lambda: json.loads(text, parse_constant=_constant))
+    wanted = _or_fault(lambda: json.loads(text, parse_constant=_constant, parse_float=_finite))
     for _ in range(2):
         got = _or_fault(lambda: jsontext.loads(text))
         assert repr(got) == repr(wanted), (got, wanted)
@@ -253,11 +287,12 @@ def _or_fault(call: Callable[[], Any]) -> Any:
         return _FAULT
 
 
-_LIMITS = tuple(
-    f"{prefix}{verb}{what}"
-    for prefix in ("anthropic-ratelimit-", "x-ratelimit-", "ratelimit-", "x-ratelimitbysize-")
-    for verb, what in itertools.product(("limit", "remaining", "reset"), ("", "-requests", "-tokens-minute"))
-) + (
+_LIMITS = (
+    *(
+        f"{prefix}{verb}{what}"
+        for prefix in ("anthropic-ratelimit-", "x-ratelimit-", "ratelimit-", "x-ratelimitbysize-")
+        for verb, what in itertools.product(("limit", "remaining", "reset"), ("", "-requests", "-tokens-minute"))
+    ),
     "ratelimit", "ratelimit-policy", "date", "retry-after", "retry-after-ms", "anthropic-ratelimit-unified-5h-utilization",
     "anthropic-ratelimit-unified-7d-reset", "anthropic-ratelimit-unified-7d_opus-status", "anthropic-ratelimit-tokens-reset",
 )  # fmt: skip
@@ -291,17 +326,38 @@ def usage_rows(data: bytes) -> None:
     real = lambda: dice.of((None, 0.0, 1e308, float("inf"), float("nan"), -1.0))  # noqa: E731
 
     def usage() -> Usage:
-        tokens = Usage(figure(), figure(), figure(), figure(), figure(), dice.of((None, 3, -3)), figure(), figure())
-        tokens.update(spoil({"input_tokens": 1, "output_tokens": 2, "cache_creation": {"ephemeral_1h_input_tokens": 3}, "server_tool_use": {"web_search_requests": 1}}, dice))
+        tokens = Usage(
+            figure(), figure(), figure(), figure(), figure(), dice.of((None, 3, -3)), figure(), figure()
+        )
+        tokens.update(
+            spoil(
+                {
+                    "input_tokens": 1,
+                    "output_tokens": 2,
+                    "cache_creation": {"ephemeral_1h_input_tokens": 3},
+                    "server_tool_use": {"web_search_requests": 1},
+                },
+                dice,
+            )
+        )
         return tokens
 
-    record = RequestRecord(words(), dice.of((0.0, 1.79e9, 1.8e9)), asked_model=words(), session=words(), project=words())
+    record = RequestRecord(
+        words(), dice.of((0.0, 1.79e9, 1.8e9)), asked_model=words(), session=words(), project=words()
+    )
     record.stream, record.status, record.ending = True, dice.of((200, 0, 499)), "complete"
     record.provider, record.endpoint, record.model = words(), words(), words()
-    record.cost_usd, record.list_cost_usd, record.first_content_s, record.total_s = real(), real(), real(), dice.of((0.0, float("nan")))
+    record.cost_usd, record.list_cost_usd, record.first_content_s, record.total_s = (
+        real(),
+        real(),
+        real(),
+        dice.of((0.0, float("nan"))),
+    )
     record.usage, record.stop_reason = usage(), dice.of((None, words()))
     for _ in range(dice.below(4)):
-        record.attempts.append(Attempt(words(), words(), words(), 0.1, usage=dice.of((None, usage())), cost_usd=real()))
+        record.attempts.append(
+            Attempt(words(), words(), words(), 0.1, usage=dice.of((None, usage())), cost_usd=real())
+        )
     request, whole, partial = rows.rows_of(record)
     for row in (request, *whole, *partial):
         for column in row:
@@ -315,7 +371,12 @@ def usage_rows(data: bytes) -> None:
                 assert column - column == 0.0, column
 
 
-_KEYS = ("sk-ant-canary-0123456789abcdef", "Plain+Key/with=signs0123", "pässword-123456", 'quote"d\\key-98765')
+_KEYS = (
+    "sk-ant-canary-0123456789abcdef",
+    "Plain+Key/with=signs0123",
+    "pässword-123456",
+    'quote"d\\key-98765',
+)
 
 
 @functools.cache

@@ -97,9 +97,8 @@ def _places(document: Any, found: list[tuple[Any, Any]], most: int = 400) -> Non
 
 def spoil(document: Any, dice: Dice) -> Any:
     """A changed copy of the document: values replaced, dropped, doubled, moved to another place, keys renamed."""
-    document = copy.deepcopy(document)
     try:
-        return _spoiled(document, dice)
+        return _spoiled(copy.deepcopy(document), dice)
     except RecursionError:  # a deep value was to be copied
         return document
 
@@ -130,7 +129,7 @@ def _spoiled(document: Any, dice: Dice) -> Any:
 def dumps(document: Any) -> bytes:
     """JSON as a careless peer writes it: NaN, lone surrogates and all. Too deep a document becomes brackets."""
     try:
-        return json.dumps(document, separators=(",", ":")).encode()
+        return json.dumps(document, separators=(",", ":")).replace("Infinity", "1e999").encode()
     except RecursionError:
         return b"[" * 100_000
 

@@ -20,7 +20,11 @@ LONGEST = 512  # bytes of an input: they are decisions, not documents
 
 def place(error: BaseException) -> str:
     """Where an exception came from: its kind and the innermost lines of ccm and of the target."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if "/ccm/" in f.filename or "/fuzz/" in f.filename]
+    frames = [
+        f
+        for f in traceback.extract_tb(error.__traceback__)
+        if "/ccm/" in f.filename or "/fuzz/" in f.filename
+    ]
     lines = dict.fromkeys(f"{Path(f.filename).name}:{f.lineno}" for f in frames[-2:])
     return f"{type(error).__name__} {' '.join(lines)}"
 
@@ -29,7 +33,11 @@ def seeds(name: str) -> list[bytes]:
     """The kept inputs of a target, and a few programs to begin with."""
     kept = sorted((CORPUS / name).glob("*")) if (CORPUS / name).is_dir() else []
     chance = random.Random(name)
-    made = [bytes(chance.randrange(256) for _ in range(size)) for size in (0, 8, 16, 32, 64, 64, 128) for _ in range(6)]
+    made = [
+        bytes(chance.randrange(256) for _ in range(size))
+        for size in (0, 8, 16, 32, 64, 64, 128)
+        for _ in range(6)
+    ]
     return [path.read_bytes() for path in kept] + made
 
 
@@ -115,7 +123,13 @@ def main() -> None:
     corpus.mkdir(parents=True, exist_ok=True)
     for n, data in enumerate(seeds(name)):
         (corpus / f"seed-{n:03d}").write_bytes(data)
-    options = [f"-max_len={LONGEST}", "-timeout=20", "-rss_limit_mb=2048", "-print_final_stats=1", f"-artifact_prefix={where}/crash-"]
+    options = [
+        f"-max_len={LONGEST}",
+        "-timeout=20",
+        "-rss_limit_mb=2048",
+        "-print_final_stats=1",
+        f"-artifact_prefix={where}/crash-",
+    ]
     options += [f"-runs={runs}"] if runs else []
     options += [f"-max_total_time={int(seconds)}"] if seconds else []
     atheris.Setup([sys.argv[0], *options, str(corpus)], findings)

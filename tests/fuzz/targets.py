@@ -20,7 +20,10 @@ TARGETS: dict[str, Target] = {
     **{f"stream-{way}": answers.streamed(way) for way in MAKERS},
     **{f"whole-{way}": answers.whole(way) for way in MAKERS},
     "scan": answers.scan,
-    **{f"inbound-{name}": asks.inbound(name) for name in ("messages", "chat", "responses", "bedrock", "vertex")},
+    **{
+        f"inbound-{name}": asks.inbound(name)
+        for name in ("messages", "chat", "responses", "bedrock", "vertex")
+    },
     "schemas": asks.schemas,
     "configuration": asks.configuration,
     "control": asks.control,

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from ccm.errors import BadRequest, BadUpstream, IncompleteStream, Refusal
 from ccm.server import guard, routes
+from ccm.server.bodies import Pool
 from ccm.server.connection import Closed, Connection, Request
 from ccm.wire import eventstream, http1, sse
 from ccm.wire.eventstream_encode import encode
@@ -87,8 +88,11 @@ class _Socket:
         return "127.0.0.1", 1
 
 
+_POOL = Pool()
+
+
 def _requests(pieces: list[bytes]) -> tuple[list[Request], str]:
-    conn = Connection(cast(socket.socket, _Socket(pieces)))
+    conn = Connection(cast(socket.socket, _Socket(pieces)), _POOL)
     out: list[Request] = []
     try:
         while (request := conn.read(lambda head: None)) is not None:

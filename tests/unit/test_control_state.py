@@ -153,3 +153,17 @@ def test_a_broken_list_of_classes_is_a_corrupt_file(tmp_path, classes) -> None:
     path.write_text(json.dumps({"primary": "a", "classes": classes}))
     state = State.load(path)
     assert state.class_primaries == {} and state.primary is None and "corrupt" in state.warnings[0]
+
+
+def test_what_a_kill_left_lying_is_removed_when_it_is_old(tmp_path) -> None:
+    path = tmp_path / "state.json"
+    State.load(path).set_disabled("b", True)
+    old, young, other = (
+        tmp_path / name for name in (".state.json.aa.tmp", ".state.json.bb.tmp", ".usage.db.cc.tmp")
+    )
+    for file in (old, young, other):
+        file.write_text("{")
+    for file in (old, other):
+        os.utime(file, (1.0, 1.0))
+    assert State.load(path).disabled == {"b"}
+    assert (old.exists(), young.exists(), other.exists()) == (False, True, True)

@@ -143,8 +143,22 @@ def test_the_youngest_error_and_the_smallest_quota(fake_core) -> None:
 
 def test_budgets_where_there_are_any(fake_core) -> None:
     assert status.read(fake_core)["budgets"] == []
-    fake_core.meter = SimpleNamespace(status=lambda: {"budgets": [{"name": "daily"}]})
+    fake_core.meter = SimpleNamespace(status=lambda: {"budgets": [{"name": "daily"}]}, store=None)
     assert status.read(fake_core)["budgets"] == [{"name": "daily"}]
+
+
+def test_usage_that_cannot_be_kept_is_told(fake_core) -> None:
+    """RELIABILITY 74, 75: served all the same, and said so."""
+    told = {"problem": "", "waiting": 7, "dropped": 2}
+    fake_core.meter = SimpleNamespace(
+        status=lambda: {"budgets": []}, store=SimpleNamespace(status=lambda: told)
+    )
+    assert status.read(fake_core)["warnings"] == []
+    told["problem"] = "usage cannot be kept in usage.db: disk full"
+    (warning,) = status.read(fake_core)["warnings"]
+    assert warning == "usage cannot be kept in usage.db: disk full (7 requests wait, 2 are lost)"
+    text = fake_core.metrics.prometheus(gauges.gauges(fake_core))
+    assert "ccm_usage_rows_waiting 7\n" in text and "ccm_usage_rows_dropped_total 2\n" in text
 
 
 def test_gauges(fake_core) -> None:

@@ -343,6 +343,24 @@ def test_an_error_event_is_not_relayed(step: int) -> None:
     assert scanner.error is not None and scanner.error.type == "overloaded_error"
 
 
+@pytest.mark.parametrize("fragments", [False, True])
+@pytest.mark.parametrize("last", [delta(0, "thinking_delta", thinking='say "}" {'), {"type": "ping"}])
+def test_half_an_event_is_not_relayed_with_the_error_after_it(last: dict[str, Any], fragments: bool) -> None:
+    """Cut anywhere, then a blank line and an error: what is relayed is events, and the error is seen."""
+    head, whole = b"".join(map(render, LONG[:3])), render(last)
+    error = b"\n\n" + render({"type": "error", "error": {"type": "overloaded_error", "message": "o"}})
+    for cut in range(len(whole)):
+        scanner, carried, out = Scanner(), b"", b""
+        for piece in (head, whole[:cut], error) if fragments else (head, whole[:cut] + error):
+            carried += piece
+            done = scanner.feed(carried)
+            out, carried = out + carried[:done], carried[done:]
+        assert scanner.error is not None, cut
+        for line in out.split(b"\n"):
+            if line.startswith(b"data: ") and line != b"data: ":
+                json.loads(line[6:])
+
+
 def test_a_missing_last_blank_line_is_added() -> None:
     raw = b"".join(map(render, LONG))
     scanner, out = scan(raw[:-2], 64)

@@ -49,6 +49,15 @@ def test_an_absolute_target_replaces_host():
     assert refused(guard.check_host, {"host": "127.0.0.1"}, "http://evil.example/", LOCAL, ()) == 403
     assert refused(guard.check_host, {"host": "127.0.0.1"}, "http://127.0.0.1:1/", LOCAL, ()) == 403
     guard.check_host({"host": "evil.example"}, "http://127.0.0.1:13456/", LOCAL, ())
+    for broken in (
+        "http://[/",
+        "http://[::1/",
+        "http://]/",
+        "http:///",
+        "http://127.0.0.1:13456?/",
+        "http://a@127.0.0.1:13456/",
+    ):
+        assert refused(guard.check_host, {"host": "127.0.0.1"}, broken, LOCAL, ()) == 400
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
 from ccm.messages.tokens import Usage
 from ccm.observe.access import MAX_KNOWN
-from ccm.observe.log import Log, escape, fields_of, open_log, stamp
+from ccm.observe.log import Log, escape, fields_of, open_log, redirect, stamp
 from ccm.observe.record import Attempt, RequestRecord
 from ccm.observe.redact import Redactor
 from ccm.observe.sink import LINE_BYTES, DescriptorSink, FileSink
@@ -385,3 +386,20 @@ def test_stamp_and_escape() -> None:
     assert stamp(0.0005) == "1970-01-01T00:00:00.000Z"
     assert escape("plain ü 漢") == "plain ü 漢"
     assert escape("\x1b\x7f\u202e") == "\\x1b\\x7f\\u202e"
+
+
+def test_a_log_goes_on_in_another_file_and_form(tmp_path: Path) -> None:
+    log = open_log(Redactor(), path=str(tmp_path / "a.log"), environ={})
+    log.info("one")
+    close = redirect(log, "json", str(tmp_path / "b.log"), {})
+    log.info("two")
+    close()
+    with pytest.raises(OSError):
+        redirect(log, "", str(tmp_path / "nowhere" / "c.log"), {})
+    log.info("three")
+    log.close()
+    assert "one" in (tmp_path / "a.log").read_text() and "two" not in (tmp_path / "a.log").read_text()
+    assert [json.loads(line)["event"] for line in (tmp_path / "b.log").read_text().splitlines()] == [
+        "two",
+        "three",
+    ]

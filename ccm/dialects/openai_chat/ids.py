@@ -27,7 +27,10 @@ def inward(id: str, taken: Iterable[str], new_id: Callable[[str], str]) -> str:
     fresh = new_id("toolu_")
     if not id or len(id) > _LONGEST_CARRIED:
         return fresh
-    return f"{fresh}{_MARK}{base64.urlsafe_b64encode(id.encode()).decode().rstrip('=')}"
+    carried = (
+        base64.urlsafe_b64encode(id.encode("utf-8", "replace")).decode().rstrip("=")
+    )  # half a surrogate is no id
+    return f"{fresh}{_MARK}{carried}"
 
 
 def original(id: str) -> str:
