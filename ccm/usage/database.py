@@ -16,7 +16,7 @@ from urllib.parse import quote
 from ccm.usage import schema
 
 BUSY_S = 5.0
-CHECK_AT_ONCE_BYTES = 8 * 1024 * 1024  # a larger file takes too long (100 MB: 1-5 s): new rows must not wait for that
+CHECK_AT_ONCE_BYTES = 8 * 1024 * 1024  # a larger one takes seconds (100 MB: 1-5), and new rows must not wait
 _SIDE_FILES = ("-wal", "-shm")
 _BROKEN = ("malformed", "not a database", "corrupt")
 

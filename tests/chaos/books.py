@@ -12,7 +12,18 @@ from collections import Counter
 from tests import answers
 from tests.chaos.chaos import FAULTS, Result, Script, Setting, number_of, promise
 from tests.chaos.kills import Nemesis, finish, world
-from tests.chaos.ledger import Audit, Books, Crowd, database, priced, report, spent, whole
+from tests.chaos.ledger import (
+    SAFE_S,
+    SAFE_SHORT_S,
+    Audit,
+    Books,
+    Crowd,
+    database,
+    priced,
+    report,
+    spent,
+    whole,
+)
 from tests.http1 import Client
 from tests.upstream import Seen, Upstream
 
@@ -132,7 +143,9 @@ def books(setting: Setting) -> Result:
         nemesis.run(times, setting.of(20, 8) / 10, setting.of(30, 12) / 10, ["a", "c"])
         finish(crowd, threads, gateway)
         time.sleep(0.1)
-        audit = Audit(crowd.journal, ledger.served, nemesis.kills).run(database(gateway))
+        audit = Audit(
+            crowd.journal, ledger.served, nemesis.kills, SAFE_S if setting.full else SAFE_SHORT_S
+        ).run(database(gateway))
     broken = [*nemesis.broken[:3], *crowd.broken[:5], *audit.broken[:8]]
     promise(broken, not audit.broken, f"{len(audit.broken)} entries differ")
     promise(

@@ -2,7 +2,7 @@
 
     descriptors=64     at most so many open files
     file-size=BYTES    no file may grow beyond (what a full disk looks like without rights to mount one)
-    full=DIR           DIR is a disk of 1 MB of the program's own (needs the rights to mount)
+    full=DIR           DIR is a disk of 32 MB of the program's own (needs the rights to mount)
     read-only=DIR      DIR can only be read (the same)
     pipe=closed|full   standard output and error go to a pipe that nobody reads any more, or yet
 
@@ -43,7 +43,7 @@ def _file_size(value: str) -> None:
 
 def _full(directory: str) -> None:
     _own_mounts()
-    _mount("none", directory, "tmpfs", 0, "size=1m,mode=0700")
+    _mount("none", directory, "tmpfs", 0, "size=32m,mode=0700")
 
 
 def _read_only(directory: str) -> None:

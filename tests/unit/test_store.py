@@ -6,7 +6,9 @@ import os
 import sqlite3
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -171,6 +173,56 @@ def test_damaged_pages_are_found_at_the_start(make: Make, path: str) -> None:
     assert again.flush()
     assert (count(path), again.status()["rows"]) == (1, 1)
     assert any(".corrupt-" in name for name in os.listdir(os.path.dirname(path)))
+
+
+def test_a_large_file_is_checked_while_rows_are_kept(
+    make: Make, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is acknowledged is on disk within a second, also in the first seconds after a start."""
+    assert make().stop(10)
+    monkeypatch.setattr(database, "CHECK_AT_ONCE_BYTES", 0)
+    goes_on, find = threading.Event(), database.find_damage
+
+    def slow(path: str, stopping: Callable[[], bool]) -> str:
+        assert goes_on.wait(10)
+        return find(path, stopping)
+
+    monkeypatch.setattr(database, "find_damage", slow)
+    one = make()
+    one.put(record("a", NOON))
+    assert one.flush() and count(path) == 1
+    goes_on.set()
+    one.put(record("b", NOON))
+    assert one.flush() and count(path) == 2
+    assert one.stop(10)
+    assert not any(thread.name == "ccm-usage-check" for thread in threading.enumerate())
+    assert not any(".corrupt-" in name for name in os.listdir(os.path.dirname(path)))
+
+
+def test_damage_that_the_later_check_finds(make: Make, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = make()
+    for made in many(300, NOON, 1.0):
+        first.put(made)
+    assert first.stop(10)
+    with closing(sqlite3.connect(path)) as db:  # pages that keeping a row does not come by
+        (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'requests_at'").fetchone()
+    data = bytearray(Path(path).read_bytes())
+    data[(page - 1) * 4096 + 8 : page * 4096] = os.urandom(4088)
+    Path(path).write_bytes(bytes(data))
+    monkeypatch.setattr(database, "CHECK_AT_ONCE_BYTES", 0)
+    told = Told()
+    again = make(told)
+    again.flush(0.5)
+    deadline = time.monotonic() + 10
+    while not any("set aside" in text for text in told.texts):
+        assert time.monotonic() < deadline, told.texts
+        again.put(record(f"late-{time.monotonic()}", NOON))
+        again.flush(0.2)
+    again.put(record("z", NOON))
+    assert again.flush()
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert db.execute("SELECT count(*) FROM requests WHERE id = 'z'").fetchone() == (1,)
 
 
 def test_another_ccm_that_was_faster_to_set_it_aside_is_left_alone(path: str) -> None:
