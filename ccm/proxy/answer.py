@@ -156,7 +156,7 @@ def _whole(how: Reading, answer: Answer, body: bytes) -> None:
     name = answer.target.provider.name
     try:
         data = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         kind = "an empty body" if not body.strip() else f"{len(body)} bytes that are not JSON"
         raise failure(FailureKind.PROTOCOL, f"{name} answered 200 with {kind}") from None
     try:

@@ -41,9 +41,10 @@ def exposition() -> str:
     """Everything ccm can export: every family, with a budget and a hostile model among it."""
     core = FakeCore()
     meter = SimpleNamespace(
+        store=None,
         status=lambda: {
             "budgets": [{"name": "day", "per": "day", "spent_usd": 1.0, "limit_usd": 2, "state": "ok"}]
-        }
+        },
     )
     core.meter = meter  # type: ignore[attr-defined]
     for model in ("gpt-5.2", HOSTILE):
