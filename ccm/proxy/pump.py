@@ -110,8 +110,7 @@ class Pump:
             self._client[down.fd] = stream
             self._poller.add(down.fd, HANGUP)
             if stream.resting:
-                stream.call.close()
-                self._resting.add(stream)
+                self._rest(stream)
             else:
                 self._read(stream)
 
@@ -129,10 +128,16 @@ class Pump:
         if stream.resting and stream not in self._resting:
             self._upstream.pop(stream.fd, None)
             self._poller.drop(stream.fd)
-            stream.call.close()
-            self._resting.add(stream)
+            self._rest(stream)
             return False
         return True
+
+    def _rest(self, stream: Stream) -> None:
+        """Gives the broken provider's side up; its descriptor's number may be another stream's at once."""
+        stream.call.close()
+        stream.fd = -1
+        stream.paused = False
+        self._resting.add(stream)
 
     def resume(self, stream: Stream, successor: Successor) -> None:
         """Somebody was found to complete this stream, or nobody. From any thread."""

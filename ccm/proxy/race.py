@@ -123,6 +123,7 @@ class Race:
         with self._condition:
             if not self._over:
                 self._begun[lane] = None
+                self._calls[lane] = None  # its connection may be somebody else's by now
             return not self._over
 
     def close(self) -> None:
@@ -151,7 +152,7 @@ class Race:
 def _cut(call: Call | None) -> None:
     """Ends the waits of a call that another thread drives: that thread closes it. The plain socket's shutdown, for
     that of a TLS socket would take its state away under the other thread's feet."""
-    if call is not None:
+    if call is not None and call.held:
         try:
             socket.socket.shutdown(call.sock, socket.SHUT_RDWR)
         except (OSError, ValueError):

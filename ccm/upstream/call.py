@@ -278,6 +278,11 @@ class Call:
                 short = False
                 watch.waiting()
 
+    @property
+    def held(self) -> bool:
+        """Whether the connection is still this call's: neither given back nor closed."""
+        return self._connection is not None
+
     def release(self) -> None:
         """The answer was read to its end: the connection goes back to the pool if it may be used again."""
         head = self.head

@@ -250,6 +250,8 @@ def sound(path: Path) -> str:
             (told,) = db.execute("PRAGMA integrity_check").fetchone()
             if told != "ok":
                 return str(told)
+            if db.execute("PRAGMA user_version").fetchone() == (0,):
+                return ""  # killed before it had any table
             counted = "SELECT sum(surface <> 'count_tokens'), sum(attempts) FROM requests"
             if (rows := db.execute(counted).fetchone()) != (
                 sums := db.execute("SELECT sum(requests), sum(attempts) FROM hours").fetchone()

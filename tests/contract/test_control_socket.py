@@ -110,7 +110,7 @@ def test_curl(server: unix.Server) -> None:
         (b"POST /switch HTTP/1.1\r\nHost: ccm\r\nContent-Length: 1\r\n\r\n{", 400),
         (b"POST /switch HTTP/1.1\r\nHost: ccm\r\nContent-Length: 60000\r\n\r\n" + b"[" * 60000, 400),
         (b"POST /switch HTTP/1.1\r\nHost: ccm\r\nContent-Length: 70000\r\n\r\n", 413),
-        (b"POST /switch HTTP/1.1\r\nHost: ccm\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 411),
+        (b"POST /switch HTTP/1.1\r\nHost: ccm\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
         (b"GET /" + b"a" * 40000, 431),
     ],
 )  # fmt: skip

@@ -30,6 +30,7 @@ class Terminal:
         self.env = {**env, "TERM": "xterm-256color", "SHELL": "/bin/sh", "ENV": "", "PS1": "$ "}
         self._socket = str(directory / f"tmux-{columns}")
         self.columns, self.rows = columns, rows
+        self._commands = 0
         self._tmux("-f", os.devnull, "new-session", "-d", "-x", str(columns), "-y", str(rows), "/bin/sh")
         self._tmux("set", "-g", "status", "off")
         self.resize(columns, rows)
@@ -58,8 +59,9 @@ class Terminal:
 
     def run(self, *args: str, env: str = "") -> str:
         """The screen after `ccmctl <args>`."""
-        self.type(f"clear; {env} {shlex.join([*CTL, *args])}; echo DONE-$?")
-        return self.wait("DONE-0")
+        self._commands += 1  # what the last one left on the screen is not this one's end
+        self.type(f"clear; {env} {shlex.join([*CTL, *args])}; echo DONE-{self._commands}-$?")
+        return self.wait(f"DONE-{self._commands}-0")
 
     def screen(self, colours: bool = False) -> str:
         return self._tmux("capture-pane", "-p", *(["-e"] if colours else []))

@@ -83,6 +83,7 @@ def said(body: dict[str, Any]) -> Iterator[str]:
     yield from filter(None, [body.get("instructions")])
 
 
+@pytest.mark.slow
 def test_recorded_requests_are_good_messages_requests(recorded: Any, strict: ModuleType) -> None:
     for id, surface, body in recorded:
         request = ask(surface, body)

@@ -562,6 +562,7 @@ def strict(shared: Path) -> Any:
         sys.path.pop(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dialect", "model"), [*MODELS.items(), ("bedrock", "meta.llama3-8b")])
 def test_recorded_requests_keep_their_texts_and_tools_and_stay_valid(
     dialect: str, model: str, shared: Path, strict: Any
