@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import ccm
 from ccm.catalog.models import ModelBook
 from ccm.config import load, secrets
-from ccm.control import actions, gauges, unix
+from ccm.control import actions, unix
 from ccm.control.state import State, home_directory, socket_path
 from ccm.errors import ConfigError, ControlError
 from ccm.late import Late
@@ -25,8 +25,7 @@ from ccm.observe.log import LEVELS, Log, open_log
 from ccm.observe.metrics import Metrics
 from ccm.observe.record import RequestRecord
 from ccm.observe.redact import Redactor
-from ccm.observe.telemetry import open_telemetry
-from ccm.process import ending, heir, keys, limits, notify, signals
+from ccm.process import ending, heir, keys, light, limits, notify, signals, warming
 from ccm.process.belongings import Belongings
 from ccm.process.books import open_store
 from ccm.process.channel import Broken
@@ -43,15 +42,17 @@ from ccm.routing.router import Router
 from ccm.server import routes
 from ccm.server.listener import Listener
 from ccm.upstream.auth import Authorizer
-from ccm.upstream.demo import PROVIDERS as DEMO_PROVIDERS
-from ccm.upstream.demo import DemoUpstream
 from ccm.upstream.sessions import Sessions
 from ccm.usage.meter import Meter
 
 if TYPE_CHECKING:
+    from ccm.control import gauges
+    from ccm.observe import telemetry
     from ccm.process import supervisor
-else:
-    supervisor = Late("ccm.process.supervisor")  # most have one process
+    from ccm.upstream import demo as scripted
+else:  # most have one process, no collector, and providers that are real
+    supervisor, telemetry = Late("ccm.process.supervisor"), Late("ccm.observe.telemetry")
+    scripted, gauges = Late("ccm.upstream.demo"), Late("ccm.control.gauges")
 
 EXIT_OK, EXIT_FAILED, EXIT_CONFIG, EXIT_PORT_IN_USE = 0, 1, 2, 98
 RECENT = 1000
@@ -78,9 +79,11 @@ class App:
         self.redactor = redactor
         self.metrics = Metrics(redactor.clean)
         self.bodies = Bodies(redactor.clean, log)
-        self._telemetry = open_telemetry(
-            snapshot.otlp_endpoint, self.version, redactor.clean, self._type_of, log
-        )
+        self._telemetry: telemetry.Telemetry | None = None
+        if snapshot.otlp_endpoint:
+            self._telemetry = telemetry.open_telemetry(
+                snapshot.otlp_endpoint, self.version, redactor.clean, self._type_of, log
+            )
         self.recent: deque[RequestRecord] = deque(maxlen=RECENT)
         self.state = State(None)  # read at the start: until then a predecessor may write it
         self.router = Router()
@@ -101,6 +104,7 @@ class App:
             lambda head, local: routes.admit(self.engine, head, local),
             sock=inherited.listener(snapshot.host, snapshot.port) if inherited is not None else None,
         )
+        self.listener.on_fault = lambda fault: self._fault(fault, "connection")
         self.engine.pump = self._pump = Pump(self.listener.sweep, lambda fault: self._fault(fault, "stream"))
         self._accept = threading.Thread(target=self.listener.serve_forever, name="ccm-accept", daemon=True)
         self._control: unix.Server | None = None
@@ -111,8 +115,7 @@ class App:
         self._predecessors = Predecessors(self.listener.adopt)
         self._succession: Succession | None = None
         self._successor: Successor | None = None
-        self._stop = threading.Event()
-        self._asked = threading.Event()
+        self._stop, self._asked = threading.Event(), threading.Event()
         self._drain = True
 
     # ---- what control sees
@@ -246,12 +249,7 @@ class App:
             inherited.serving()
             self._predecessors.add(inherited.channel.sock, *lines)
         self._watch.start()
-        threading.Thread(
-            target=keys.try_commands,
-            args=(self.engine.auth, self.snapshot, self.log),
-            name="ccm-keys",
-            daemon=True,
-        ).start()
+        warming.begin(self.engine, self.log)
         self.log.info(
             "listening",
             address=self.address,
@@ -289,6 +287,7 @@ class App:
 
     def wait(self) -> None:
         """Until somebody asks to stop, or a successor serves; then drains and stops."""
+        light.settle()
         while not self._stop.wait(3600.0):
             pass
         self.stop()
@@ -362,11 +361,10 @@ def run(
     """`ccm start`: runs until a signal or `ccmctl stop`, or a successor has taken over; returns the exit status.
     `bodies`: a file that prompts and answers are written to for a while ("" = none)."""
     inherited = heir.find(os.environ)
-    demo_upstream = DemoUpstream() if demo else None
+    demo_upstream = scripted.DemoUpstream() if demo else None
     demo_urls = None
-    if demo_upstream is not None:
-        base = demo_upstream.start()
-        demo_urls = [(p.name, base + p.path) for p in DEMO_PROVIDERS]
+    if demo_upstream is not None and (base := demo_upstream.start()):
+        demo_urls = [(p.name, base + p.path) for p in scripted.PROVIDERS]
     try:
         return _run(Sources(config, listen, demo_urls, os.environ), inherited, log_level, control, bodies)
     finally:
@@ -392,14 +390,13 @@ def _run(
     limits.harden()
     redactor = Redactor()
     log = open_log(redactor, log_level or snapshot.log_level, snapshot.log_format, snapshot.log_file)
+    limits.log_faults(log)
     for warning in snapshot.warnings:
         log.warning("configuration", problem=str(warning))
     app: App | supervisor.Supervisor
+    parts = sources, snapshot, load.book(snapshot), log, redactor
     try:
-        if several:
-            app = supervisor.Supervisor(sources, snapshot, load.book(snapshot), log, redactor)
-        else:
-            app = App(sources, snapshot, load.book(snapshot), log, redactor, inherited)
+        app = supervisor.Supervisor(*parts) if several else App(*parts, inherited)
     except OSError as error:
         code = EXIT_PORT_IN_USE if error.errno == errno.EADDRINUSE else EXIT_FAILED
         return refuse(code, limits.cannot_listen(snapshot.host, snapshot.port, error))

@@ -7,7 +7,6 @@ retry     = another attempt at the same target failover = an attempt at another 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from enum import Enum
 from types import MappingProxyType
@@ -15,6 +14,7 @@ from typing import Any
 
 from ccm.settings import FailoverSettings, RoutingSettings, UsageSettings
 from ccm.shape import dataclass, field
+from ccm.wire.digest import sha256
 
 # Dialects a provider can speak (DIALECTS: A, OC, OR, G, BC/BI).
 DIALECTS = ("anthropic", "openai_chat", "openai_responses", "gemini", "bedrock")
@@ -58,7 +58,7 @@ class Secret:
     @property
     def fingerprint(self) -> str:
         """Eight hexadecimal digits that tell two keys apart and say nothing of either."""
-        return hashlib.sha256(self._value.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+        return sha256(self._value.encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
     def __repr__(self) -> str:
         return f"<Secret from {self.source}>"

@@ -57,7 +57,7 @@ class Archive:
             name.replace(os.sep, "/"): (toc[4], toc[3]) for name, toc in files.items()
         }
         self._codes: dict[str, tuple[int, int]] = {}
-        self._blob: Any = b""
+        self._cache = -1  # read, not mapped: what was mapped would stay in memory
 
     # ---- bytes
 
@@ -126,8 +126,10 @@ class Archive:
         entry, _ = self._entry(fullname)
         place = self._codes.get(entry)
         if place is not None:
-            code: CodeType = marshal.loads(self._blob[place[0] : place[0] + place[1]])  # noqa: S302
-            return code
+            blob = os.pread(self._cache, place[1], place[0])
+            if len(blob) == place[1]:
+                code: CodeType = marshal.loads(blob)  # noqa: S302
+                return code
         return self.compile(entry)
 
     def compile(self, entry: str) -> CodeType:
@@ -177,15 +179,13 @@ class Archive:
             magic, size, index = _HEAD.unpack(os.pread(fd, _HEAD.size, 0))
             if magic != _magic() or size != about.st_size:
                 return False
-            import mmap
-
-            blob = mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
-            codes = marshal.loads(blob[_HEAD.size : _HEAD.size + index])  # noqa: S302
+            self._codes = marshal.loads(os.pread(fd, index, _HEAD.size))  # noqa: S302
+            self._cache, fd = fd, -1
         except (OSError, ValueError, EOFError, TypeError):
             return False
         finally:
-            os.close(fd)
-        self._codes, self._blob = codes, blob
+            if fd >= 0:
+                os.close(fd)
         return True
 
     def make_cache(self) -> str:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import difflib
 import functools
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ccm.catalog.checks import Checked, bundled_text, parse
+from ccm.catalog.checks import Checked, bundled_document, parse
 from ccm.errors import ConfigError
+from ccm.late import LateMap, regex
 from ccm.model import ModelFacts, Price, Problem
 from ccm.shape import dataclass, replace
 
@@ -25,21 +25,21 @@ _PRICE_KEYS = ("input", "output", "cache_read", "cache_write_5m", "cache_write_1
 # Seller types that stand for "whoever it is": list prices are the best figure there is.
 _ANY_SELLER = frozenset({"", "custom", "litellm", "demo"})
 
-_VENDOR_PREFIX = re.compile(
+_VENDOR_PREFIX = regex(
     r"^(?:arn:[^/]*/|accounts/[^/]+/(?:models|routers)/|models/|publishers/[^/]+/models/|projects/.*/models/)"
 )
-_REGION_PREFIX = re.compile(r"^(?:us-gov|us|eu|apac|ap|au|ca|jp|global)\.(?=[a-z0-9-]+\.)")
-_DOTTED_VENDOR = re.compile(
+_REGION_PREFIX = regex(r"^(?:us-gov|us|eu|apac|ap|au|ca|jp|global)\.(?=[a-z0-9-]+\.)")
+_DOTTED_VENDOR = regex(
     r"^(?:anthropic|amazon|meta|mistral|openai|deepseek|qwen|zai|moonshot|moonshotai|minimax|google|cohere|ai21|writer|nvidia)\."
 )
-_BRACKET = re.compile(r"\[[^\]]*\]$")
-_TAIL = re.compile(
+_BRACKET = regex(r"\[[^\]]*\]$")
+_TAIL = regex(
     r"(?:-v\d+:\d+|-\d+:\d+"  # Bedrock's -v1:0, -1:0
     r"|-20\d{6}|-20\d\d-\d\d-\d\d|-\d\d-20\d\d|@[\w.-]+|:[a-z][\w.-]*"  # dates, Vertex' @date, OpenRouter's :free
     r"|-latest|-1m)$"
 )
-_CLAUDE_DOTS = re.compile(r"(?<=\d)\.(?=\d)")
-_CLAUDE_SWAPPED = re.compile(r"^claude-(\d+(?:-\d+)?)-(opus|sonnet|haiku)$")
+_CLAUDE_DOTS = regex(r"(?<=\d)\.(?=\d)")
+_CLAUDE_SWAPPED = regex(r"^claude-(\d+(?:-\d+)?)-(opus|sonnet|haiku)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class ModelBook:
     """Facts by model name. Immutable once made; look-ups are cached, safe from any thread."""
 
     def __init__(self, entries: Mapping[str, _Entry]) -> None:
-        self._entries = dict(entries)
+        self._entries = entries
         self._prefixes = sorted(self._entries, key=len, reverse=True)
         self._found: dict[tuple[str, str], ModelFacts] = {}
 
@@ -129,17 +129,22 @@ class ModelBook:
 def load_models(text: str, file: str = "models.toml") -> dict[str, _Entry]:
     """The entries of a models file. Raises ConfigError with every unknown key, wrong type and value out of range."""
     checked = Checked(file, text)
-    document = parse(text, file)
+    entries = dict(_entries(checked, parse(text, file)))
+    checked.raise_all()
+    return entries
+
+
+def _entries(checked: Checked, document: dict[str, Any]) -> Mapping[str, _Entry]:
+    """The entries, each made and checked when it is asked for; what stands around them is checked at once."""
     vendors: dict[str, frozenset[str]] = {}
-    entries: dict[str, _Entry] = {}
     for vendor, table in checked.tables(document.pop("vendors", {}), ("vendors",)):
         checked.only(table, ("vendors", vendor), ("sold_by",))
         vendors[vendor] = frozenset(checked.strings(table, "sold_by", ("vendors", vendor)))
-    for name, table in checked.tables(document.pop("models", {}), ("models",)):
-        entries[name.lower()] = _entry(checked, vendors, name, table)
+    tables = {
+        name.lower(): (name, table) for name, table in checked.tables(document.pop("models", {}), ("models",))
+    }
     checked.only(document, (), ("vendors", "models"))
-    checked.raise_all()
-    return entries
+    return LateMap(tables, lambda _, written: _entry(checked, vendors, *written))
 
 
 _KEYS = (
@@ -212,8 +217,9 @@ def _above(
 
 @functools.cache
 def bundled() -> ModelBook:
-    """The book that ccm ships with: parsed once, on first use."""
-    return ModelBook(load_models(bundled_text("models.toml")))
+    """The book that ccm ships with: read once, on first use. A unit test has judged it."""
+    text, document = bundled_document("models.toml")
+    return ModelBook(_entries(Checked("models.toml", text), document))
 
 
 def load_book(extra: str | Path = "") -> ModelBook:

@@ -11,8 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ccm.catalog.checks import Checked, Where, bundled_text, parse
+from ccm.catalog.checks import Checked, Where, bundled_document, parse
 from ccm.catalog.models import ModelBook, bundled
+from ccm.late import LateMap
 from ccm.model import DIALECTS, TIERS
 from ccm.shape import dataclass
 
@@ -269,14 +270,21 @@ def _tiers(
 
 @functools.cache
 def bundled_rows() -> Mapping[str, Row]:
-    """The rows ccm ships with: parsed once, on first use."""
-    return load_rows(bundled_text("providers.toml"))
+    """The rows ccm ships with, in file order: read once, on first use, and each made when it is asked for. A unit test
+    has judged them all."""
+    text, document = bundled_document("providers.toml")
+    checked = Checked("providers.toml", text)
+    return LateMap(document, lambda name, table: _row(checked, bundled(), name, table))
+
+
+@functools.cache
+def _aliases() -> Mapping[str, str]:
+    _, document = bundled_document("providers.toml")
+    return {alias: name for name, table in document.items() for alias in table.get("aliases", ())}
 
 
 def find_row(name: str) -> Row | None:
     """The row of that name or alias (case does not matter), None when there is none."""
     rows = bundled_rows()
     wanted = name.lower()
-    if wanted in rows:
-        return rows[wanted]
-    return next((row for row in rows.values() if wanted in row.aliases), None)
+    return rows.get(wanted if wanted in rows else _aliases().get(wanted, ""))

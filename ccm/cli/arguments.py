@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import re
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
+
+from ccm.late import regex
 
 OK, FAILED, USAGE, NOT_RUNNING, PORT_IN_USE = 0, 1, 2, 3, 98
 EXIT_CODES = """exit codes:
@@ -17,8 +18,8 @@ EXIT_CODES = """exit codes:
   3   ccm is not running
   98  the port is in use"""
 # A command line is readable for everybody on the machine (/proc/PID/cmdline).
-_SECRET_OPTION = re.compile(r"--?(?:api[-_]?key|key|token|auth[-_]?token|secret|password)(?:=.*)?\Z")
-_CHOICE = re.compile(r"invalid choice: '([^']*)' \(choose from (.*)\)")
+_SECRET_OPTION = regex(r"--?(?:api[-_]?key|key|token|auth[-_]?token|secret|password)(?:=.*)?\Z")
+_CHOICE = regex(r"invalid choice: '([^']*)' \(choose from (.*)\)")
 
 
 class Parser(argparse.ArgumentParser):

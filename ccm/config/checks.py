@@ -13,24 +13,25 @@ from typing import Any
 
 from ccm.catalog.rows import QUIRKS
 from ccm.config import urls
+from ccm.late import regex
 from ccm.model import STRATEGIES
 
 Fault = tuple[str, str]  # what is wrong, what to write instead
 Check = Callable[[Any], "Fault | None"]
 
-ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-PROJECT = re.compile(r"[a-z0-9](?:[a-z0-9.:-]{0,126}[a-z0-9])?")
-API_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,63}")
-_MODEL = re.compile(r"[^\s\x00-\x1f\x7f?#\\]{1,256}")
-_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_HEADER_VALUE = re.compile(r"[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?")
+ENV_NAME = regex(r"[A-Za-z_][A-Za-z0-9_]*")
+LABEL = regex(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+PROJECT = regex(r"[a-z0-9](?:[a-z0-9.:-]{0,126}[a-z0-9])?")
+API_VERSION = regex(r"[A-Za-z0-9][A-Za-z0-9.-]{0,63}")
+_MODEL = regex(r"[^\s\x00-\x1f\x7f?#\\]{1,256}")
+_HEADER_NAME = regex(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_HEADER_VALUE = regex(r"[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?")
 # How the keys of the well-known providers begin, and what any long key looks like.
 _KEY_STARTS = (
     "sk-", "sk_", "gsk_", "xai-", "AIza", "hf_", "ghp_", "github_pat_", "AKIA", "ASIA", "nvapi-", "csk-", "fw_",
     "pplx-", "r8_", "eyJ", "Bearer ",
 )  # fmt: skip
-_LONG = re.compile(r"(?=.*[a-z])(?=.*\d)[\w.+=-]{32,}")
+_LONG = regex(r"(?=.*[a-z])(?=.*\d)[\w.+=-]{32,}")
 # Headers that ccm or the transport sets itself; a second one would split or reroute requests, or carry a key.
 _OWN_HEADERS = frozenset((
     "host", "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer", "upgrade", "expect",

@@ -19,14 +19,15 @@ from typing import Any
 
 from ccm.catalog.checks import parse
 from ccm.config.locate import Lines
+from ccm.late import regex
 from ccm.model import Problem
 
 _OLD_TABLES = ("server", "router")
-_VARIABLE = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)\}?")
+_VARIABLE = regex(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)\}?")
 # keys are not shown, whatever the file holds
-_SECRET = re.compile(r"^(api_key|auth_token|headers) = .*$", re.MULTILINE)
+_SECRET = regex(r"^(api_key|auth_token|headers) = .*$", re.MULTILINE)
 _PLACES = r"\1 = ..."
-_BARE = re.compile(r"[A-Za-z0-9_-]+")
+_BARE = regex(r"[A-Za-z0-9_-]+")
 _TYPES = {
     "z.ai": "zai",
     "gemini": "google",

@@ -10,14 +10,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from ccm.late import regex
+
 Path = tuple[str, ...]
 
 _STRING = r'"""(?:[^\\]|\\.)*?"{3,5}|\'\'\'.*?\'{3,5}|"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\''
-_SKIP = re.compile(r"[ \t\r\n]+|#[^\n]*")
-_BLANK = re.compile(r"[ \t]+")
-_VALUE = re.compile(rf"{_STRING}|[^\s,\[\]{{}}#\"']+|.", re.DOTALL)
-_KEY = re.compile(r'"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\'|[A-Za-z0-9_-]+')
-_ESCAPE = re.compile(r'\\(u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|x[0-9a-fA-F]{2}|["\\bfnrte])')
+_SKIP = regex(r"[ \t\r\n]+|#[^\n]*")
+_BLANK = regex(r"[ \t]+")
+_VALUE = regex(rf"{_STRING}|[^\s,\[\]{{}}#\"']+|.", re.DOTALL)
+_KEY = regex(r'"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\'|[A-Za-z0-9_-]+')
+_ESCAPE = regex(r'\\(u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|x[0-9a-fA-F]{2}|["\\bfnrte])')
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "e": "\x1b", '"': '"', "\\": "\\"}
 
 

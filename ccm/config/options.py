@@ -17,11 +17,12 @@ from urllib.parse import urlsplit
 from ccm.catalog.rows import Row, RowEndpoint
 from ccm.config import schema
 from ccm.config.read import Reading
+from ccm.late import regex
 
-_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+_PLACEHOLDER = regex(r"\{(\w+)\}")
 _FILES = ("ca_bundle", "client_cert", "client_key")
 _PLACES = ("region", "project", "resource")
-_DATED = re.compile(r"20\d\d-\d\d-\d\d")
+_DATED = regex(r"20\d\d-\d\d-\d\d")
 # Bedrock's inference profiles are named after the continent of the region.
 _GEOGRAPHIES = {"us": "us", "ca": "us", "eu": "eu", "ap": "apac"}
 

@@ -5,17 +5,17 @@ What it returns can be trusted in type and range; what the values mean together 
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from ccm.catalog.checks import parse
 from ccm.config import checks, schema
 from ccm.config.locate import Lines
 from ccm.errors import ConfigError
+from ccm.late import regex
 from ccm.model import Problem
 
 Path = schema.Path
-_BARE = re.compile(r"[A-Za-z0-9_-]+")
+_BARE = regex(r"[A-Za-z0-9_-]+")
 
 
 def key_text(path: Path) -> str:

@@ -7,13 +7,13 @@ Checks take a value of the right type and return "" or what is wrong with it; th
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ccm.catalog.rows import AUTH_SCHEMES
 from ccm.config import checks
 from ccm.config.checks import Check
+from ccm.late import regex
 from ccm.model import DIALECTS, STRATEGIES, Timeouts
 from ccm.settings import CLASSES, LONG_CONTEXT_TOKENS, ROUTE_ORDER, FailoverSettings
 from ccm.shape import dataclass
@@ -24,7 +24,7 @@ DEFAULT_LISTEN = "127.0.0.1:13456"
 DEFAULT_TOKEN = "ccm-proxy"  # noqa: S105 - what every client sends by default; it only marks the caller as ours
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
-PROVIDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+PROVIDER_NAME = regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)

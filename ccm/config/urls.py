@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from ccm.late import regex
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 # Names and addresses under which clouds hand out credentials to whoever asks.
@@ -32,10 +34,10 @@ _METADATA_ADDRESSES = frozenset(
     ipaddress.ip_address(text)
     for text in ("100.100.100.200", "168.63.129.16", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254")
 )
-_HOST_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*\.?")
-_NUMBER_HOST = re.compile(r"(0x[0-9a-f]*|\d+)(\.(0x[0-9a-f]*|\d+))*\.?")
-_SEGMENT_VERSION = re.compile(r"v\d+(?:(?:alpha|beta)\d*)?", re.IGNORECASE)
-_PATH = re.compile(r"[A-Za-z0-9._~:@!$&'()*+,;=%/-]*")
+_HOST_NAME = regex(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*\.?")
+_NUMBER_HOST = regex(r"(0x[0-9a-f]*|\d+)(\.(0x[0-9a-f]*|\d+))*\.?")
+_SEGMENT_VERSION = regex(r"v\d+(?:(?:alpha|beta)\d*)?", re.IGNORECASE)
+_PATH = regex(r"[A-Za-z0-9._~:@!$&'()*+,;=%/-]*")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 # Operations people paste with the base URL, per dialect; the dialect adds its own.

@@ -8,18 +8,18 @@ what would work. Nothing here waits for requests in flight.
 from __future__ import annotations
 
 import difflib
-import re
 import time
 from collections.abc import Callable
 from typing import Any
 
 from ccm.control.core import Core
 from ccm.errors import ConfigError, ControlError
+from ccm.late import regex
 from ccm.model import Provider
 from ccm.settings import CLASSES
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)([smhd])")
+_DURATION = regex(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)([smhd])")
 MAX_SECONDS = 366 * 86400.0
 LOG_LEVELS = ("debug", "info", "warning", "error")
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
@@ -18,10 +17,11 @@ from ccm.control.actions import parse_duration
 from ccm.control.arguments import Route, limit
 from ccm.control.core import Core
 from ccm.errors import ControlError
+from ccm.late import regex
 from ccm.usage import queries
 
 MAX_ROWS = 500
-_DATE = re.compile(r"\d{4}-\d\d-\d\d\Z")
+_DATE = regex(r"\d{4}-\d\d-\d\d\Z")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run instead of show
 
 

@@ -43,6 +43,8 @@ def _process(core: Core, clock: Callable[[], float]) -> Iterator[Gauge]:
         (),
         "counter",
     )
+    faults = core.log.faults + sum(int(row.get("faults", 0)) for row in core.workers)
+    yield Gauge("ccm_internal_errors_total", "Bugs of ccm that its log tells of.", faults, (), "counter")
     store = core.meter.store
     kept = store.status() if store is not None else {}
     yield Gauge("ccm_usage_rows_waiting", "Requests whose usage is not yet kept.", _figure(kept, "waiting"))

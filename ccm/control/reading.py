@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
 import urllib.parse
 from typing import Any
 
 from ccm.errors import BadRequest, BadUpstream, Refusal
+from ccm.late import regex
 from ccm.wire import http1
 from ccm.wire.origin import check_browser
 
 MAX_REQUEST_BYTES = 64 * 1024
 _LARGE = {"/explain": 8 * 1024 * 1024}  # these take a whole Messages request
 _OURS = ("ccm", "localhost", "127.0.0.1", "[::1]")  # people write http://ccm/status for curl
-_HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
-_BARE_LF = re.compile(rb"(?<!\r)\n")
+_HOST = regex(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_BARE_LF = regex(rb"(?<!\r)\n")
 _MAX_EMPTY_BYTES = 16
 
 

@@ -16,12 +16,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ccm.control import api, place
+from ccm.control import place
 from ccm.control.core import Core
 from ccm.control.reading import MAX_REQUEST_BYTES, parse
 from ccm.errors import BadRequest
+from ccm.late import Late
 
 MAX_CLIENTS = 16
 DEADLINE_S = 5.0
@@ -30,11 +31,19 @@ LINGER_S = (
 )
 ACCEPT_PAUSE_S = 0.05  # out of descriptors: do not spin
 
+if TYPE_CHECKING:
+    from ccm.control import api
 
-Call = Callable[[Core, str, str, Mapping[str, Any]], api.Reply]
+    Call = Callable[[Core, str, str, Mapping[str, Any]], api.Reply]
+else:  # everything that can be asked and done: for the first who asks
+    api = Late("ccm.control.api")
 
 
-def serve(core: Core, path: str, call: Call = api.call) -> Server:
+def _answer(core: Core, method: str, path: str, arguments: Mapping[str, Any]) -> api.Reply:
+    return api.call(core, method, path, arguments)
+
+
+def serve(core: Core, path: str, call: Call = _answer) -> Server:
     """The server for this core; nothing happens before `start()`. `call` answers a request as `api.call` does."""
     return Server(core, path, call)
 
@@ -42,7 +51,7 @@ def serve(core: Core, path: str, call: Call = api.call) -> Server:
 class Server:
     """`start` opens the socket and its thread, `stop` ends both and removes the socket."""
 
-    def __init__(self, core: Core, path: str, call: Call = api.call) -> None:
+    def __init__(self, core: Core, path: str, call: Call = _answer) -> None:
         self.path = path
         self._core = core
         self._call = call

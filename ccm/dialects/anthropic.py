@@ -55,7 +55,7 @@ def splice(raw: bytes, model: str) -> bytes | None:
     # ours in most parsers, so the parser is asked.
     try:
         value = json.loads(out)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return out if isinstance(value, dict) and value.get("model") == model else None
 
@@ -196,8 +196,8 @@ def _sound(body: dict[str, Any], ctx: Context) -> Message:
         if block["type"] == "text" and not isinstance(block.get("text"), str):
             raise BadUpstream(f"{ctx.provider}: the answer has a text block without text")
     changed: dict[str, Any] = {}
-    if (given := body.get("usage")) is not None:
-        told = Usage()
+    if "usage" in body:
+        given, told = body["usage"], Usage()
         told.update(given)
         if (usage := figures(given, told)) is not given:
             changed["usage"] = usage

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from ccm.dialects.base import Context, Encoded, Request
 from ccm.dialects.history import block_text, reminder
+from ccm.late import regex
 
 VERTEX_VERSION = "vertex-2023-10-16"
 COUNT_PATH = "/models/count-tokens:rawPredict"
@@ -28,8 +29,8 @@ _BETAS = frozenset(("claude-code", "interleaved-thinking", "web-search", "contex
 _TOOL_FIELDS = frozenset(("type", "name", "description", "input_schema", "cache_control"))
 # Tools that Claude on Vertex knows by their type: those the client runs, and the search.
 _TYPED_TOOLS = ("bash_", "text_editor_", "computer_", "memory_", "web_search_")
-_DATE = re.compile(r"-\d{4}-?\d{2}-?\d{2}$")
-_LABEL = re.compile(r"[a-z0-9_.-]{1,48}")  # what a client names may become a label of a counter: bounded
+_DATE = regex(r"-\d{4}-?\d{2}-?\d{2}$")
+_LABEL = regex(r"[a-z0-9_.-]{1,48}")  # what a client names may become a label of a counter: bounded
 
 
 def is_vertex(ctx: Context) -> bool:

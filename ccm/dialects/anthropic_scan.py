@@ -11,12 +11,13 @@ import json
 import re
 from typing import Any
 
-from ccm.dialects.anthropic_stream import TOOL_ID, fault_of
+from ccm.dialects.anthropic_stream import DEFAULTS, TOOL_ID, fault_of
 from ccm.dialects.errors import error_inside
 from ccm.errors import BadUpstream
 from ccm.messages.events import is_content
 from ccm.messages.tokens import Usage
 from ccm.model import ProviderError
+from ccm.wire import jsontext
 from ccm.wire.sse import MAX_EVENT_BYTES, Frame, Framer
 
 _DELTA_START = b"event: content_block_delta\ndata: {"
@@ -26,6 +27,15 @@ _OTHER = re.compile(rb"\nevent: (?!content_block_delta\n)([a-z_]+)\ndata: ?([^\n
 _BOUNDARY = re.compile(rb"(?:\r\n|\n)(?:\r\n?|\n)|\r\r\n?")  # CRLF is one line end, never two
 _BOM = b"\xef\xbb\xbf"
 _NO_INPUT = ("tool_use", "server_tool_use", "mcp_tool_use")  # starts that need an `input` (R5)
+# What the data of an ordinary delta begin with: written so by Anthropic, and by Python's json.dumps.
+_BEGIN = b'{"type":"content_block_delta","index":%d,"delta":{"type":"%s","%s":"'
+_BEGIN_WIDELY = b'{"type": "content_block_delta", "index": %d, "delta": {"type": "%s", "%s": "'
+_INPUT = (b"input_json_delta", b"partial_json")
+_ORDINARY = {
+    "text": (b"text_delta", b"text"),
+    "thinking": (b"thinking_delta", b"thinking"),
+    **dict.fromkeys(_NO_INPUT, _INPUT),
+}
 _NO_MARKS = (b"\x00", b"\x00")
 
 
@@ -50,9 +60,10 @@ class Scanner:
         self.open_kind = ""
         self.completed_blocks = 0
         self._next = 0
-        self._marks = _NO_MARKS  # how a delta of the open block names it
+        self._marks = _NO_MARKS  # how an ordinary delta of the open block begins
         self._searched = 0  # bytes of the carried payload that are known to hold no boundary
         self._starts: list[Frame] = []  # message_start and the block starts so far
+        self._ending: Frame | None = None  # message_delta
 
     def feed(self, payload: bytes) -> int:
         """How many leading bytes of `payload` end on an event boundary and may be relayed.
@@ -91,19 +102,19 @@ class Scanner:
             self.irregular = True
             return 0
         if self.content and b"\r" not in payload[:end]:
-            return self._quickly(payload, end)
+            return self._quickly(payload, end, 0)
         return self._carefully(payload, end, 0)
 
     def replay(self) -> list[Frame]:
         """The frames after which a decoder knows what this scanner knows: the start of the message and of each block,
-        and the stop of all but the open one. What it makes of them was sent already."""
+        the stop of all but the open one, and the end. What it makes of them was sent already."""
         frames = self._starts[:1]
         for index, start in enumerate(self._starts[1:]):
             frames.append(start)
             if index < self.completed_blocks:
                 stop = json.dumps({"type": "content_block_stop", "index": index}).encode()
                 frames.append(Frame("content_block_stop", stop))
-        return frames
+        return frames if self._ending is None else [*frames, self._ending]
 
     def end(self, rest: bytes) -> bytes:
         """The body ended with `rest` still carried: the bytes of it to relay, its missing line ends added. Several
@@ -113,7 +124,7 @@ class Scanner:
         whole = rest.rstrip(b"\r\n") + b"\n\n"
         try:
             frames = Framer().feed(whole)
-            if not all(isinstance(json.loads(frame.data), dict) for frame in frames):
+            if not all(isinstance(jsontext.event(frame.data), dict) for frame in frames):
                 return b""
         except ValueError:
             return b""
@@ -130,20 +141,21 @@ class Scanner:
             end = match.end()
         return end
 
-    def _quickly(self, payload: bytes, end: int) -> int:
+    def _quickly(self, payload: bytes, end: int, start: int) -> int:
         """Only the events between deltas are parsed; whatever looks odd is looked at carefully from there on."""
-        region = b"\n" + payload[:end]  # an offset in it is one more than in the payload
+        region = b"\n" + payload[start:end]  # an offset in it is one more than in what follows `start`
         at = 0
         for match in _OTHER.finditer(region):
             name, data = match[1], match[2]
-            if not self._ordinary(region[at : match.start() + 1]) or not data.endswith(b"}"):
-                return self._carefully(payload, end, at)
+            one_line = data.endswith(b"}") and region.startswith(b"\n\n", match.end())
+            if not one_line or not self._ordinary(region[at : match.start() + 1]):
+                return self._carefully(payload, end, start + at)
             if not self._event(Frame(name.decode(), data)):
-                return match.start()
+                return start + match.start()
             at = region.index(b"\n\n", match.end()) + 1
             if self.finished:
-                return at
-        return end if self._ordinary(region[at:]) else self._carefully(payload, end, at)
+                return start + at
+        return end if self._ordinary(region[at:]) else self._carefully(payload, end, start + at)
 
     def _ordinary(self, segment: bytes) -> bool:
         """Whether this holds nothing but whole deltas of the open block (and comments)."""
@@ -156,8 +168,8 @@ class Scanner:
         return deltas == segment.count(b"}\n\n") == marked and _HALF not in segment
 
     def _carefully(self, payload: bytes, end: int, start: int) -> int:
-        """Event by event, in any framing."""
-        done = start
+        """Event by event, in any framing; once the first content is there, what follows it quickly if it can be."""
+        early, done = not self.content, start
         for match in _BOUNDARY.finditer(payload, start, end):
             for frame in Framer().feed(payload[done : match.end()]):
                 if not self._event(frame):
@@ -165,6 +177,8 @@ class Scanner:
             done = match.end()
             if self.finished:
                 return done
+            if early and self.content and payload.find(b"\r", done, end) < 0:
+                return self._quickly(payload, end, done)
         return end
 
     def _event(self, frame: Frame) -> bool:
@@ -172,7 +186,7 @@ class Scanner:
         if frame.event == "ping" and frame.data.endswith(b"}"):
             return True
         try:
-            event = json.loads(frame.data)
+            event = jsontext.event(frame.data)
             kind = event.get("type")
             if frame.event == "error" or kind == "error":
                 self.error = error_inside(event)
@@ -199,18 +213,22 @@ class Scanner:
             return kind != "ping"
         if kind == "content_block_start":
             block = event["content_block"]
-            lacks = block["type"] in _NO_INPUT and block.get("input") != {}
+            lacks = any(block.get(k) is None for k in DEFAULTS.get(str(block["type"]), ()))
+            lacks = lacks or (block["type"] in _NO_INPUT and block["input"] != {})
             odd = block["type"] == "tool_use" and not TOOL_ID.fullmatch(block.get("id") or "")
             if self.stop_reason is not None:
                 self.error = ProviderError(
                     502, "api_error", "the provider began a block after the end of its message"
                 )
-            odd = odd or bool(fault_of(block))
+                return True
+            odd = odd or bool(fault_of(block)) or type(event["index"]) is not int
             return self.open_block is not None or event["index"] != self._next or lacks or odd
         if kind in ("content_block_delta", "content_block_stop"):
-            return bool(event["index"] != self.open_block)
+            return type(event["index"]) is not int or event["index"] != self.open_block
         if kind == "message_delta":
-            return self.open_block is not None or not isinstance(event.get("usage"), dict)
+            reason = event["delta"].get("stop_reason")
+            odd = not isinstance(reason, (str, type(None)))
+            return odd or self.open_block is not None or not isinstance(event.get("usage"), dict)
         if kind == "message_stop":
             return self.open_block is not None or self.stop_reason is None
         return False
@@ -224,14 +242,17 @@ class Scanner:
             index = event["index"]
             self.open_block, self.open_kind = index, str(event["content_block"]["type"])
             self._next = index + 1
-            self._marks = (b'"index":%d,' % index, b'"index": %d,' % index)
+            field = _ORDINARY.get(self.open_kind)
+            if field is not None:
+                self._marks = (_BEGIN % (index, *field), _BEGIN_WIDELY % (index, *field))
             self._starts.append(frame)
         elif kind == "content_block_stop":
             self.open_block, self.open_kind, self._marks = None, "", _NO_MARKS
             self.completed_blocks += 1
         elif kind == "message_delta":
             self.usage.update(event.get("usage"))
-            self.stop_reason = event["delta"].get("stop_reason") or self.stop_reason
+            if reason := event["delta"].get("stop_reason"):
+                self.stop_reason, self._ending = reason, frame
         elif kind == "message_stop":
             self.finished = True
         self.content = self.content or is_content(event)

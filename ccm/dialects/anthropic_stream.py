@@ -23,7 +23,7 @@ from ccm.wire.sse import Frame
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")  # of an event: it becomes a line of its own
 TOOL_ID = re.compile(r"[a-zA-Z0-9_-]+")  # what the Messages API takes back as a tool id
-_DEFAULTS: dict[str, dict[str, Any]] = {
+DEFAULTS: dict[str, dict[str, Any]] = {
     "text": {"text": ""},
     "thinking": {"thinking": "", "signature": ""},
     "tool_use": {"input": {}},
@@ -51,7 +51,7 @@ _FITTING: dict[str, tuple[str, ...]] = {
     "tool_use": ("input_json_delta",),
 }
 _TEXTS = ("text", "thinking", "signature", "data", "id", "name")
-_OURS = frozenset((*_DEFAULTS, "redacted_thinking"))
+_OURS = frozenset((*DEFAULTS, "redacted_thinking"))
 _FIGURES = (
     "input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens",
 )  # fmt: skip
@@ -183,7 +183,7 @@ class StreamDecoder:
 
     def _begin(self, event: Event, index: int, block: dict[str, Any]) -> None:
         kind = str(block.get("type") or "text")
-        defaults = _DEFAULTS.get(kind, {})
+        defaults = DEFAULTS.get(kind, {})
         missing = {k: v for k, v in defaults.items() if block.get(k) is None}
         given = block.get("input") if "input" in defaults else None
         if kind == "tool_use" and not TOOL_ID.fullmatch(block.get("id") or ""):
@@ -196,7 +196,7 @@ class StreamDecoder:
         self._given = given or None
         self._open, self._kind = index, kind
         self._tools += kind == "tool_use"
-        if index != self._next or block is not event.get("content_block"):
+        if index != self._next or type(index) is not int or block is not event.get("content_block"):
             event = {**event, "index": self._next, "content_block": block}
         self._out.append(event)
         self._next += 1
@@ -234,7 +234,7 @@ class StreamDecoder:
             raise BadUpstream(f"{self._ctx.provider}: a {delta['type']} in a {self._kind} block")
         if delta.get("type") == "input_json_delta" and delta.get("partial_json"):
             self._given = None
-        if event["index"] != self._next - 1:
+        if index != self._next - 1 or type(index) is not int:  # false == 0
             event = {**event, "index": self._next - 1}
         self._out.append(event)
 
@@ -252,7 +252,9 @@ class StreamDecoder:
             delta = {"type": "input_json_delta", "partial_json": text}
             self._out.append({"type": "content_block_delta", "index": place, "delta": delta})
             self._given = None
-        self._out.append(event if event.get("index") == place else {**event, "index": place})
+        index = event.get("index")
+        named = index == place and type(index) is int
+        self._out.append(event if named else {**event, "index": place})
         self._open, self._kind = None, ""
 
     def _release(self) -> None:
@@ -271,6 +273,8 @@ class StreamDecoder:
             self._stop_reason = str(reason)
             if not isinstance(reason, str):
                 delta = {**delta, "stop_reason": self._stop_reason}
+        elif "stop_reason" in delta:  # none yet: the one that counts is still to come
+            delta = {k: v for k, v in delta.items() if k != "stop_reason"}
         usage = figures(event.get("usage"), self.usage)
         if usage is not event.get("usage") or delta is not event.get("delta"):
             event = {**event, "delta": delta, "usage": usage}

@@ -14,18 +14,20 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
+from ccm.late import regex
 from ccm.model import ProviderError
 
 _MAX_TEXT = 8_000  # an HTML page or a dump is no message
-_KEYS = re.compile(
-    r"""(?x)
-    \b(?:sk|rk|gsk|xai|pplx|csk|nvapi|hf|fw|tgp|r8)[-_][A-Za-z0-9_\-*.]*[A-Za-z0-9_*-]{6}
+# Every alternative that may read far begins where a word does, or else with what is enough to match: an error of a
+# megabyte must not be read again from each of its letters.
+_KEY_TEXT = r"""(?x)
+    (?<![A-Za-z0-9_*.-])(?:sk|rk|gsk|xai|pplx|csk|nvapi|hf|fw|tgp|r8)[-_][A-Za-z0-9_*.-]*[A-Za-z0-9_*-]{6}
+    | \b(?:sk|rk|gsk|xai|pplx|csk|nvapi|hf|fw|tgp|r8)[-_][A-Za-z0-9_*-]{6,}(?:\.+[A-Za-z0-9_*-]{6,})*
     | \bAIza[0-9A-Za-z_*-]{8,} | \b(?:AKIA|ASIA)[0-9A-Z*]{8,} | \bABSK[0-9A-Za-z+/=*]{8,}
     | (?<=Bearer\ )[A-Za-z0-9._~+/=*-]{8,}
-    | [A-Za-z0-9_-]*\*{3,}[A-Za-z0-9_*-]*
+    | (?:(?<![A-Za-z0-9_-])[A-Za-z0-9_-]+)?\*{3,}[A-Za-z0-9_*-]*
     """
-)
-_KEYS_BYTES = re.compile(_KEYS.pattern.encode(), re.VERBOSE)
+_KEYS, _KEYS_BYTES = regex(_KEY_TEXT), regex(_KEY_TEXT.encode())
 
 # A provider's own words, lower case, letters and digits only, that say more than the HTTP status does.
 _SPECIFIC = {
@@ -66,9 +68,9 @@ _GENERIC = {
     for word in words.split()
 }
 _PHRASES: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"incorrect api key|invalid api key|api key not valid|security token.*invalid", re.I), "authentication_error"),
-    (re.compile(r"provided model identifier is invalid", re.I), "not_found_error"),
-    (re.compile(r"exceeded your current quota, please check your plan|insufficient balance", re.I), "billing_error"),
+    (regex(r"incorrect api key|invalid api key|api key not valid|security token[^\n]{0,80}invalid", re.I), "authentication_error"),
+    (regex(r"provided model identifier is invalid", re.I), "not_found_error"),
+    (regex(r"exceeded your current quota, please check your plan|insufficient balance", re.I), "billing_error"),
 )  # fmt: skip
 _STATUS_TYPES = {
     400: "invalid_request_error",
@@ -146,7 +148,7 @@ def _read(status: int, headers: dict[str, str], value: Any, body: bytes) -> Prov
     error: dict[str, Any] = inner if isinstance(inner, dict) else {}
     words = _words(headers, outer, error)
     text = _text(inner) or _text(outer) or (_plain(body) if not isinstance(value, (dict, list)) else "")
-    text = _with_details(text, error)
+    text = _with_details(text, error)[: 2 * _MAX_TEXT]
     if not text:
         text = _phrase(status) if status else "the provider reported an error without a message"
     said = _named_status(error) or _named_status(outer)
@@ -242,10 +244,10 @@ def _plain(body: bytes) -> str:
     text = body[: 4 * _MAX_TEXT].decode("utf-8", "replace").strip()
     if "<" not in text[:200]:
         return text
-    title = re.search(r"<title[^>]*>(.*?)</title>", text, re.I | re.S)
+    title = re.search(r"<title[^<>]*>([^<]*)</title>", text, re.I)
     if not title or not title.group(1).strip():
-        text = re.sub(r"<(script|style)\b.*?</\1>", " ", text, flags=re.I | re.S)
-        text = re.sub(r"<[^>]*>", " ", text)
+        text = re.sub(r"<(script|style)\b.*?(?:</\1>|\Z)", " ", text, flags=re.I | re.S)
+        text = re.sub(r"<[^<>]*>", " ", text)
     else:
         text = title.group(1)
     return " ".join(html.unescape(text).split())[:500]

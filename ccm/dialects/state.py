@@ -43,5 +43,5 @@ def unwrap(signature: object, family: str) -> Any | None:
         if not inflate.eof:
             return None
         return json.loads(raw)
-    except (ValueError, binascii.Error, zlib.error):
+    except (ValueError, RecursionError, binascii.Error, zlib.error):
         return None

@@ -201,7 +201,7 @@ class BlockWriter:
             return False  # arguments may still come; the end of the stream decides
         try:
             json.loads("".join(self._json))
-        except ValueError:
+        except (ValueError, RecursionError):
             return False
         return True
 

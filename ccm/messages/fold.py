@@ -8,6 +8,7 @@ from typing import Any
 
 from ccm.errors import BadUpstream
 from ccm.messages.events import Event
+from ccm.wire import jsontext
 
 
 class Fold:
@@ -60,8 +61,8 @@ def _arguments(text: str) -> Any:
     if not text.strip():
         return {}
     try:
-        value = json.loads(text)
-    except ValueError:
+        value = jsontext.loads(text)  # no NaN: the client could not read it
+    except (ValueError, RecursionError):
         # A model's own broken JSON. Claude Code names it so when it replays such a call (CLIENT 5): the model, not
         # the gateway, has to mend it.
         return {"__unparsedToolInput": {"raw": text, "len": len(text)}}
@@ -85,7 +86,8 @@ def unfold(message: dict[str, Any]) -> Iterator[Event]:
         for k, v in message.items()
         if k not in ("content", "stop_reason", "stop_sequence", "stop_details")
     }
-    start.setdefault("usage", {"input_tokens": 0, "output_tokens": 0})  # readers of streams rely on it
+    if not isinstance(start.get("usage"), dict):  # readers of streams rely on it
+        start["usage"] = {"input_tokens": 0, "output_tokens": 0}
     yield {
         "type": "message_start",
         "message": {**start, "content": [], "stop_reason": None, "stop_sequence": None},

@@ -6,7 +6,7 @@ Each dialect converts its own convention into this one (DIALECTS 5). The last cu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from ccm.shape import dataclass
 
@@ -56,14 +56,17 @@ class Usage:
 
     def update(self, usage: Mapping[str, Any] | None) -> None:
         """Takes over what an Anthropic `usage` object says; keys it lacks keep their value."""
-        if not usage or not isinstance(usage, Mapping):
+        if not usage or not _is_object(usage):
             return
-        self.input = count(usage.get("input_tokens"), self.input)
-        self.cache_read = count(usage.get("cache_read_input_tokens"), self.cache_read)
-        self.output = count(usage.get("output_tokens"), self.output)
-        written = usage.get("cache_creation_input_tokens")
-        split = usage.get("cache_creation")
-        if isinstance(split, Mapping):
+        get = usage.get
+        if (told := get("input_tokens")) is not None:
+            self.input = count(told, self.input)
+        if (told := get("cache_read_input_tokens")) is not None:
+            self.cache_read = count(told, self.cache_read)
+        if (told := get("output_tokens")) is not None:
+            self.output = count(told, self.output)
+        written, split = get("cache_creation_input_tokens"), get("cache_creation")
+        if _is_object(split):
             self.cache_write_1h = count(split.get("ephemeral_1h_input_tokens"), 0)
             self.cache_write_5m = count(split.get("ephemeral_5m_input_tokens"), 0)
             total = count(written, self.cache_write)
@@ -71,17 +74,24 @@ class Usage:
                 self.cache_write_5m += total - self.cache_write
         elif written is not None:
             self.cache_write_5m, self.cache_write_1h = count(written, self.cache_write_5m), 0
-        details = usage.get("output_tokens_details")
-        if isinstance(details, Mapping) and details.get("thinking_tokens") is not None:
-            self.thinking = count(details.get("thinking_tokens"), 0)
-        server = usage.get("server_tool_use")
-        if isinstance(server, Mapping):
+        details = get("output_tokens_details")
+        if _is_object(details) and (told := details.get("thinking_tokens")) is not None:
+            self.thinking = count(told, 0)
+        server = get("server_tool_use")
+        if _is_object(server):
             self.web_searches = count(server.get("web_search_requests"), self.web_searches)
             self.web_fetches = count(server.get("web_fetch_requests"), self.web_fetches)
 
 
 def count(value: object, default: int = 0) -> int:
     """A token count from untrusted JSON: never negative nor absurd, `default` for what is no number."""
+    if type(value) is int:
+        return 0 if value < 0 else MOST if value > MOST else value
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
         return default
     return 0 if value < 0 else MOST if value > MOST else int(value)
+
+
+def _is_object(value: Any) -> TypeGuard[Mapping[str, Any]]:
+    """Whether it is a JSON object; `Mapping` itself is asked only of what is rare, since that is slow."""
+    return type(value) is dict or (value is not None and isinstance(value, Mapping))

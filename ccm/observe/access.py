@@ -11,14 +11,15 @@ import json
 import re
 import time
 
+from ccm.late import regex
 from ccm.observe.record import RequestRecord
 from ccm.observe.redact import Redactor
 
 MAX_KNOWN = 512
 # C0, DEL and C1, line separators, direction overrides, lone surrogates: whatever could break or forge a line
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_BARE = re.compile(r"[^\s\"'=\\]+\Z")
-_ID = re.compile(r"[A-Za-z0-9_\-]{1,64}\Z")
+_UNSAFE = regex("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_BARE = regex(r"[^\s\"'=\\]+\Z")
+_ID = regex(r"[A-Za-z0-9_\-]{1,64}\Z")
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _SEPARATOR = "\x00"
 # Who ended a request that ended so; the phase is told by how far it had come.
@@ -34,7 +35,7 @@ _ENDED_BY = {
 
 def escape(text: str) -> str:
     """The text with every control character written out (`\\x1b`, `\\n`, `\\u202e`): safe for a line and a terminal."""
-    if _UNSAFE.search(text) is None:
+    if text.isprintable() or _UNSAFE.search(text) is None:
         return text
     return _UNSAFE.sub(_escaped, text)
 
@@ -78,8 +79,7 @@ def stamp(at: float) -> str:
 
 def fields_of(record: RequestRecord) -> dict[str, object]:
     """What the access line says of a request, in its order; empty things are left out. Times in ms."""
-    attempts = ",".join([f"{attempt.endpoint}={attempt.result}" for attempt in record.attempts])
-    fields: dict[str, object] = {"id": record.id, **_names_of(record, attempts, ",".join(record.losses))}
+    fields: dict[str, object] = {"id": record.id, **_names_of(record)}
     fields |= _figures_of(record)
     if record.warned:
         fields["budget"] = "; ".join(record.warned)
@@ -98,7 +98,11 @@ def phase_of(record: RequestRecord) -> str:
     return "waiting" if record.attempts else "request"
 
 
-def _names_of(record: RequestRecord, attempts: str, losses: str) -> dict[str, object]:
+def _attempts_text(record: RequestRecord) -> str:
+    return ",".join([f"{attempt.endpoint}={attempt.result}" for attempt in record.attempts])
+
+
+def _names_of(record: RequestRecord) -> dict[str, object]:
     every: dict[str, object] = {
         "status": record.status,
         "ending": record.ending,
@@ -112,9 +116,9 @@ def _names_of(record: RequestRecord, attempts: str, losses: str) -> dict[str, ob
         "provider": record.endpoint or record.provider,
         "model": record.model,
         "route": record.route,
-        "attempts": attempts,
+        "attempts": _attempts_text(record),
         "stop": record.stop_reason or "",
-        "lost": losses,
+        "lost": ",".join(record.losses),
     }
     return {name: value for name, value in every.items() if value != ""}
 
@@ -147,6 +151,45 @@ def _figures_of(record: RequestRecord) -> dict[str, object]:
     return figures
 
 
+def _figures_text(record: RequestRecord) -> str:
+    """` name=value` of `_figures_of`, without a dictionary on the way: this is written for every request."""
+    first, gap, cost, usage = record.first_content_s, record.longest_gap_s, record.cost_usd, record.usage
+    text = "" if first is None else f" first_ms={round(first * 1000)}"
+    if len(record.attempts) > 1:
+        text = f" attempts_ms={','.join([str(round(a.seconds * 1000)) for a in record.attempts])}{text}"
+    if gap is not None:
+        text = f"{text} gap_ms={round(gap * 1000)}"
+    sent, got, cached = usage.input, usage.output, usage.cache_read
+    written = usage.cache_write_5m + usage.cache_write_1h
+    if sent and got and cost is not None and not cached and not written and not usage.estimated:
+        return f"{text} total_ms={round(record.total_s * 1000)} in={sent} out={got} usd={_usd(cost)}"
+    text = f"{text} total_ms={round(record.total_s * 1000)}"
+    if sent:
+        text += f" in={sent}"
+    if cached:
+        text += f" cached={cached}"
+    if written:
+        text += f" written={written}"
+    if got:
+        text += f" out={got}"
+    if usage.estimated:
+        text += " estimated=yes"
+    if cost is not None:
+        return f"{text} usd={_usd(cost)}"
+    return text + " usd=unknown" if sent or got else text
+
+
+def _usd(cost: float) -> str:
+    """`str(round(cost, 6))`, for three times less where that has no exponent."""
+    if not 0.0001 <= cost < 1e6:
+        return str(round(cost, 6))
+    text = f"{cost:.6f}"
+    if text[-1] != "0":
+        return text
+    text = text.rstrip("0")
+    return text + "0" if text[-1] == "." else text
+
+
 class AccessLine:
     """Makes access lines in one form ("text" | "json"). Any thread may call `line` at any time."""
 
@@ -157,19 +200,23 @@ class AccessLine:
         self._known: dict[tuple[object, ...], str] = {}
 
     def line(self, at: float, level: str, record: RequestRecord) -> str | None:
-        """The line without its newline; None for one that has to be made the long way."""
-        if record.error or record.warned or _ID.match(record.id) is None:
+        """The line with its newline; None for one that has to be made the long way."""
+        id = record.id
+        if (
+            record.error
+            or record.warned
+            or not ((id.isascii() and id.isidentifier() and len(id) <= 64) or _ID.match(id))
+        ):
             return None
-        attempts = record.attempts
+        attempts, losses = record.attempts, record.losses
         if len(attempts) == 1:
-            tried = f"{attempts[0].endpoint}={attempts[0].result}"
+            tried: object = (attempts[0].endpoint, attempts[0].result)
         else:
-            tried = ",".join([f"{attempt.endpoint}={attempt.result}" for attempt in attempts])
-        lost = ",".join(record.losses) if record.losses else ""
+            tried = _attempts_text(record)
         key = (
             record.status, record.ending, record.surface, record.stream, record.request_class, record.project,
             record.asked_model, record.endpoint, record.provider, record.model, record.route, tried,
-            record.stop_reason, lost, record.first_content_s is None,
+            record.stop_reason, ",".join(losses) if losses else "", record.first_content_s is None,
         )  # fmt: skip
         if self._generation != (generation := self._redactor.generation):
             self._known = {}  # a key became known: what was kept may show it
@@ -177,7 +224,7 @@ class AccessLine:
         names = self._known.get(key)
         if names is None:
             known = self._known
-            names = self._names(_names_of(record, tried, lost))
+            names = self._names(_names_of(record))
             if len(known) >= MAX_KNOWN:
                 known.clear()
             known[key] = names
@@ -190,10 +237,9 @@ class AccessLine:
             )
             return (
                 f'{{"at": "{stamp(at)}", "level": "{level}", "event": "request", '
-                f'"id": "{record.id}", {names}{figures}}}'
+                f'"id": "{id}", {names}{figures}}}\n'
             )
-        figures = "".join([f" {name}={value}" for name, value in _figures_of(record).items()])
-        return f"{stamp(at)} {level} request id={record.id} {names}{figures}"
+        return f"{stamp(at)} {level} request id={id} {names}{_figures_text(record)}\n"
 
     def _names(self, fields: dict[str, object]) -> str:
         texts = clean_texts(self._redactor, list(fields.values()))

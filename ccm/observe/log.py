@@ -43,9 +43,10 @@ class Log:
         self._form = form if form in FORMS else "text"
         self._access = AccessLine(redactor, self._form)
         self._clock = clock
-        self._lock = threading.Lock()  # guards the two counters
+        self._lock = threading.Lock()  # guards the counters
         self._untold = 0
         self.dropped = 0
+        self.faults = 0  # bugs of ccm itself that were told
         self._level = 1
         self.level = level
 
@@ -78,7 +79,9 @@ class Log:
         self._emit(3, event, fields)
 
     def fault(self, event: str, error: BaseException, **fields: object) -> None:
-        """A fault of ccm itself, with its traceback in the one line."""
+        """A fault of ccm itself, with its traceback in the one line; counted."""
+        with self._lock:
+            self.faults += 1
         trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         self._emit(3, event, {**fields, "error": f"{type(error).__name__}: {error}", "traceback": trace})
 
@@ -88,10 +91,10 @@ class Log:
         if self._level > level:
             return
         line = self._access.line(self._clock(), LEVELS[level], record)
-        if line is None or len(data := line.encode("utf-8", "replace")) >= LINE_BYTES:
+        if line is None or len(data := line.encode("utf-8", "replace")) > LINE_BYTES:
             self._emit(level, "request", fields_of(record))
         else:
-            self._write(data + b"\n")
+            self._write(data)
 
     def _emit(self, level: int, event: str, fields: Mapping[str, object]) -> None:
         try:

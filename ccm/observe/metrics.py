@@ -100,9 +100,9 @@ class Metrics:
             attempts, counts = record.attempts, self._attempts
             for attempt in attempts:
                 pair = (attempt.endpoint, attempt.result)
-                if pair in counts:
+                try:
                     counts[pair] += 1
-                else:
+                except KeyError:
                     self._count(counts, pair, (attempt.endpoint, OTHER))
             if len(attempts) > 1:
                 before = attempts[0]
@@ -112,8 +112,10 @@ class Metrics:
                     before = attempt
             if series.model is not None:  # else refused at our own door: nobody's tokens, nobody's time
                 _add(series.model, record)
-            for loss in record.losses:
-                self._count(self._losses, (record.provider, loss.partition("=")[0]), (record.provider, OTHER))
+            if record.losses:
+                for loss in record.losses:
+                    feature = loss.partition("=")[0]
+                    self._count(self._losses, (record.provider, feature), (record.provider, OTHER))
 
     def _series(self, record: RequestRecord) -> _Series:
         """The series of a record that was not seen before: names are cleaned, cut, and lumped together past the bound."""
@@ -254,10 +256,13 @@ class _Figures:
 def _add(model: _Model, record: RequestRecord) -> None:
     usage, tokens = record.usage, model.tokens
     tokens[0] += usage.input
-    tokens[1] += usage.cache_read
-    tokens[2] += usage.cache_write_5m
-    tokens[3] += usage.cache_write_1h
     tokens[4] += usage.output
+    if usage.cache_read:
+        tokens[1] += usage.cache_read
+    if usage.cache_write_5m:
+        tokens[2] += usage.cache_write_5m
+    if usage.cache_write_1h:
+        tokens[3] += usage.cache_write_1h
     if usage.thinking:
         model.thinking += usage.thinking
     if usage.web_searches:
@@ -268,12 +273,12 @@ def _add(model: _Model, record: RequestRecord) -> None:
             model.list_cost_usd += record.list_cost_usd
     elif usage.output or usage.input:
         model.unpriced += 1
-    if record.first_content_s is not None:
-        model.first.add(record.first_content_s)
+    if (seconds := record.first_content_s) is not None:
+        model.first.add(seconds)
     if record.ending == "complete":
         model.total.add(record.total_s)
-    if record.longest_gap_s is not None:
-        model.gap.add(record.longest_gap_s)
+    if (gap := record.longest_gap_s) is not None:
+        model.gap.add(gap)
 
 
 def _bounded(family: dict[_Key, Any], key: _Key, coarse: _Key) -> _Key:

@@ -14,6 +14,7 @@ import threading
 import urllib.parse
 from typing import Any
 
+from ccm.late import regex
 from ccm.model import Secret
 
 MASK = "[redacted]"
@@ -27,7 +28,7 @@ _HINTS = (
     "api-key", "api_key", "apikey", "authorization", "key=", "token=", "secret",
 )  # fmt: skip
 _B = r"(?<![A-Za-z0-9])"
-_SHAPES = re.compile(
+_SHAPES = regex(
     r"(?:"
     rf"{_B}sk-[A-Za-z0-9_\-]{{8,}}"  # OpenAI, Anthropic, OpenRouter, DeepSeek
     rf"|{_B}AIza[A-Za-z0-9_\-]{{16,}}"  # Google
@@ -37,13 +38,13 @@ _SHAPES = re.compile(
     r")"
 )
 # A word that announces a key, then the key: the word stays, the value goes.
-_NAMED = re.compile(
+_NAMED = regex(
     r"(?i)((?:\b(?:x-|x-goog-)?api[-_]?key|\bauthorization|\baws_secret_access_key|\bclient_secret|\baccess_token)"
     r"[\\\"']{0,3}\s{0,4}[:=]\s{0,4}[\\\"']{0,3}(?:(?:bearer|basic)\s+)?|\b(?:bearer|basic)\s+|[?&](?:key|token)=)"
     r"([A-Za-z0-9._~+/=\-%]{6,})"
 )
-_ODD = re.compile(r"[^A-Za-z0-9._\-]")  # what could end a JSON text or a header must not come out of a mask
-_BREAKS = re.compile(r"[\r\n]+[ \t]*")
+_ODD = regex(r"[^A-Za-z0-9._\-]")  # what could end a JSON text or a header must not come out of a mask
+_BREAKS = regex(r"[\r\n]+[ \t]*")
 
 
 def mask(value: str) -> str:
@@ -75,7 +76,7 @@ class Redactor:
         with self._lock:
             self._values = self._values | {text}
             if len(text) < _SHORT:
-                word = re.compile(rf"(?<![A-Za-z0-9]){re.escape(text)}(?![A-Za-z0-9])")
+                word = regex(rf"(?<![A-Za-z0-9]){re.escape(text)}(?![A-Za-z0-9])")
                 self._words = (*self._words, (word, MASK))
             else:
                 known = dict(self._forms)

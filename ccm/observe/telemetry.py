@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ccm.late import regex
 from ccm.observe.log import Log
 from ccm.observe.record import Attempt, RequestRecord
 
@@ -46,7 +46,7 @@ PROVIDER_NAMES = {
 }
 _TOKEN_BOUNDS = [float(4**power) for power in range(14)]
 _SECOND_BOUNDS = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92]
-_PARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?\Z")
+_PARENT = regex(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?\Z")
 _ANSWERED = "200"
 _Attributes = dict[str, str | int | float | bool | list[str]]
 

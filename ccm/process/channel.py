@@ -75,7 +75,7 @@ class Channel:
             for fd in fds:
                 os.close(fd)
             if isinstance(error, TimeoutError):
-                raise Broken(f"it did not answer within {timeout_s:g} s") from None
+                raise Broken(f"it did not answer within {timeout_s:.3g} s") from None
             if isinstance(error, (OSError, ValueError)):
                 raise Broken(f"it broke the line: {error}") from None
             raise

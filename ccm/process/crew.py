@@ -22,6 +22,7 @@ KILL_S = 8.0  # after the drain time
 # `-I`, then the module path as it is here: a worker runs what its supervisor runs
 _PROGRAM = (
     "import sys; sys.path[:] = __import__('json').loads(sys.argv[1]); "
+    "from ccm.process import light; light.prepare(); "
     "from ccm.process.worker import main; sys.exit(main(*map(int, sys.argv[2:])))"
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ccm.errors import UpstreamError
-from ccm.model import Secret, Snapshot
+from ccm.model import Endpoint, Secret, Snapshot
 from ccm.observe.log import Log
 from ccm.observe.redact import Redactor
 from ccm.upstream.auth import Authorizer
@@ -21,11 +21,15 @@ def register(redactor: Redactor, snapshot: Snapshot) -> None:
             redactor.register(proxy_auth.reveal().partition(":")[2])
 
 
+def commands(snapshot: Snapshot) -> list[Endpoint]:
+    """The endpoints whose key a command gives."""
+    return [one for one in snapshot.endpoints if one.key is not None and one.key.kind == "command"]
+
+
 def try_commands(auth: Authorizer, snapshot: Snapshot, log: Log) -> None:
     """Key commands that fail are told at start, not at the third request; the first request finds its key ready."""
-    for endpoint in snapshot.endpoints:
-        if endpoint.key is not None and endpoint.key.kind == "command":
-            try:
-                auth.headers(endpoint, endpoint.provider.base_url, {}, b"")
-            except UpstreamError as error:
-                log.warning("key command", endpoint=endpoint.id, problem=error.error.message)
+    for endpoint in commands(snapshot):
+        try:
+            auth.headers(endpoint, endpoint.provider.base_url, {}, b"")
+        except UpstreamError as error:
+            log.warning("key command", endpoint=endpoint.id, problem=error.error.message)

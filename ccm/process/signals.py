@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -24,7 +25,16 @@ def install(
         stop()
 
     def in_thread(work: Callable[[], None], name: str) -> Callable[[int, object], None]:
-        return lambda _number, _frame: threading.Thread(target=work, name=name, daemon=True).start()
+        def on_signal(_number: int, _frame: object) -> None:
+            try:
+                threading.Thread(target=work, name=name, daemon=True).start()
+            except (
+                RuntimeError
+            ):  # no thread to be had; raised from here it would end the main thread, and with it ccm
+                with contextlib.suppress(OSError):
+                    os.write(2, f"ccm: no thread can be started for {name}: send the signal again\n".encode())
+
+        return on_signal
 
     signal.signal(signal.SIGTERM, on_stop)
     signal.signal(signal.SIGINT, on_stop)

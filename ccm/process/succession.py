@@ -67,8 +67,17 @@ class Succession:
                 "pid": os.getpid(),
             }
         self._log.info("handover", program=" ".join(self._program.argv[:3]))
-        self._thread = threading.Thread(target=self._attempt, name="ccm-handover", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._attempt, name="ccm-handover", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            self._busy = False
+            self.state = {
+                "state": "failed",
+                "text": f"no thread can be started for it; ccm {self._version} goes on",
+            }
+            raise ControlError(f"no handover: {error}", 503) from None
+        self._thread = thread
         return self.state
 
     def cancel(self) -> None:

@@ -8,6 +8,7 @@ alone, and every worker gets that snapshot. What one worker learns of a provider
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -28,7 +29,7 @@ from ccm.observe.metrics import Metrics
 from ccm.observe.record import RequestRecord
 from ccm.observe.redact import Redactor
 from ccm.observe.telemetry import open_telemetry
-from ccm.process import helm, keys, notify, parcel, shares
+from ccm.process import helm, keys, light, notify, parcel, shares
 from ccm.process.books import open_store
 from ccm.process.crew import Crew, Member, value_of
 from ccm.process.drills import SharedDrills
@@ -132,6 +133,7 @@ class Supervisor:
                 "connections": int(member.seen.get("connections", 0)),
                 "generation": int(member.seen.get("generation", 0)),
                 "log_dropped": int(member.seen.get("log_dropped", 0)),
+                "faults": int(member.seen.get("faults", 0)),
                 "lost_records": int(member.seen.get("line_dropped", 0)),
             }
             for member in self.crew.members
@@ -302,9 +304,11 @@ class Supervisor:
                 self.crew.tell(message, but=member)
             elif message[0] == "call":
                 # it looks at all workers, this one's line included, so it must not wait here
-                threading.Thread(
-                    target=self._figures, args=(member, message[1]), name="ccm-figures", daemon=True
-                ).start()
+                name, asked = "ccm-figures", (member, message[1])
+                with contextlib.suppress(
+                    RuntimeError
+                ):  # no thread to be had: the scrape finds nothing this time
+                    threading.Thread(target=self._figures, args=asked, name=name, daemon=True).start()
         if sessions and self.meter.watches:
             self.crew.tell(("sums", self._meter.sums(sessions)))
 
@@ -356,6 +360,7 @@ class Supervisor:
 
     def wait(self) -> None:
         """Until somebody asks to stop; then drains and stops."""
+        light.settle()
         while not self._stop.wait(3600.0):
             pass
         self.stop()

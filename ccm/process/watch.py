@@ -9,13 +9,14 @@ second cost nothing.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
+
+from ccm.wire.digest import sha256
 
 POLL_S = 0.25
 DEBOUNCE_S = 0.2
@@ -50,12 +51,12 @@ def _mark(path: Path) -> Mark | None:
 
 def digest(paths: Iterable[Path]) -> str:
     """A hash of what the files hold; one that can't be read counts by its error."""
-    found = hashlib.sha256()
+    found = sha256()
     for path in paths:
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             with os.fdopen(fd, "rb") as file:
-                found.update(hashlib.sha256(file.read(_MOST_BYTES)).digest())
+                found.update(sha256(file.read(_MOST_BYTES)).digest())
         except OSError as error:
             found.update(f"error {error.errno}".encode())
     return found.hexdigest()

@@ -24,7 +24,7 @@ from ccm.observe.bodies import Bodies
 from ccm.observe.log import open_log
 from ccm.observe.record import RequestRecord
 from ccm.observe.redact import Redactor
-from ccm.process import ending, keys, limits, parcel
+from ccm.process import ending, keys, light, limits, parcel, warming
 from ccm.process.drills import SharedDrills
 from ccm.process.line import Line, Message, receive
 from ccm.process.reloading import follow_log, take_up
@@ -53,6 +53,7 @@ class Worker:
         snapshot, book = parcel.unpack(hello["configuration"])
         self.redactor = Redactor()
         self.log = open_log(self.redactor, hello["log_level"], snapshot.log_format, snapshot.log_file)
+        limits.log_faults(self.log)
         self.line = Line(sock, self._take, self._orphaned, self._fault, "crew")
         self.router = SharedRouter(self._tell)
         keys.register(self.redactor, snapshot)
@@ -79,6 +80,7 @@ class Worker:
             sock=door,
             others_first=self._others_first,
         )
+        self.listener.on_fault = lambda fault: self._fault(fault, "connection")
         self._scales = Scales(hello["scales"], hello["workers"], self._number)
         self.engine.pump = self._pump = Pump(self._sweep, lambda fault: self._fault(fault, "stream"))
         self._accept = threading.Thread(target=self.listener.serve_forever, name="ccm-accept", daemon=True)
@@ -102,12 +104,8 @@ class Worker:
         self._scales.put(0)
         self._accept.start()
         self.line.put(("ready", os.getpid()), urgent=True)
-        threading.Thread(
-            target=keys.try_commands,
-            args=(self.engine.auth, self.engine.snapshot, self.log),
-            name="ccm-keys",
-            daemon=True,
-        ).start()
+        warming.begin(self.engine, self.log)
+        light.settle()
         while not self._stop.wait(3600.0):
             pass
         self._end()
@@ -249,6 +247,7 @@ class Worker:
             "in_flight": self.engine.in_flight,
             "connections": self.listener.connections,
             "log_dropped": self.log.dropped,
+            "faults": self.log.faults,
             "line_dropped": self.line.dropped,
             "budgets": self.meter.status()["budgets"] if self.meter.watches else [],
             "generation": self.engine.snapshot.generation,

@@ -6,7 +6,6 @@ hundred kilobytes that asked for it would live as long.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 
 from ccm.dialects import anthropic_scan, cut
@@ -20,7 +19,7 @@ from ccm.proxy.folding import Folding
 from ccm.proxy.relay import PassRelay, Relay, TranslateRelay, incomplete
 from ccm.shape import dataclass, field
 from ccm.upstream.call import Call, failure
-from ccm.wire import eventstream, sse
+from ccm.wire import eventstream, jsontext, sse
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_HELD_BYTES = 1024 * 1024  # of a stream before its first content
@@ -155,8 +154,8 @@ def _fold_stream(how: Reading, answer: Answer, body: bytes) -> None:
 def _whole(how: Reading, answer: Answer, body: bytes) -> None:
     name = answer.target.provider.name
     try:
-        data = json.loads(body)
-    except (ValueError, RecursionError):
+        data = jsontext.event(body)
+    except ValueError:
         kind = "an empty body" if not body.strip() else f"{len(body)} bytes that are not JSON"
         raise failure(FailureKind.PROTOCOL, f"{name} answered 200 with {kind}") from None
     try:

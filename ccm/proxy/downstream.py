@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ccm.errors import ClientGone
+from ccm.errors import ClientGone, Refusal
 from ccm.upstream.poller import BROKEN, HANGUP, WRITE, wait_for
 from ccm.wire.headers import block
 
@@ -32,7 +32,7 @@ class Downstream:
 
     __slots__ = (
         "_half_closed", "_out", "_relieve", "bytes_out", "chunked", "committed", "events", "fd", "head_only", "http11",
-        "keep_alive", "on_release", "sock",
+        "keep_alive", "keeps_body", "on_release", "sock",
     )  # fmt: skip
 
     def __init__(
@@ -53,6 +53,7 @@ class Downstream:
         self.head_only = head_only
         self.committed = False  # the status line is out: nothing can be undone
         self.chunked = False
+        self.keeps_body = False  # the request is kept until the release: its memory is not free before
         self.bytes_out = 0
         self.on_release = on_release  # gives the connection back to the server; told whether it may live on
         self._relieve = relieve
@@ -116,10 +117,17 @@ class Downstream:
                     self.bytes_out += sent
                     view = view[sent:]
                 except BlockingIOError:
+                    self._relieve_or_leave()
                     mine, _ = wait_for(self.fd, WRITE, deadline - time.monotonic())
                     if not mine:
                         raise ClientGone from None
         except OSError:
+            raise ClientGone from None
+
+    def _relieve_or_leave(self) -> None:
+        try:
+            self._relieve()
+        except Refusal:  # no thread for those who come meanwhile: they are more than one who reads slowly
             raise ClientGone from None
 
     # ---- streams

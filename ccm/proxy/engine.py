@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 
 from ccm.catalog.models import ModelBook
@@ -25,10 +26,21 @@ from ccm.upstream.auth import Authorizer
 from ccm.upstream.sessions import Sessions
 from ccm.usage.meter import Meter
 
+_RANDOM_BLOCK = 8 * 256
+_random: deque[str] = deque()  # read from the kernel by the block: a system call less for every request
+os.register_at_fork(after_in_child=_random.clear)
+
 
 def new_id(prefix: str) -> str:
-    """A unique id: prefix and 24 hexadecimal digits of real randomness."""
-    return prefix + secrets.token_hex(12)
+    """A unique id: prefix, 8 hexadecimal digits that grow with time, 16 of real randomness. Ids of a moment are
+    neighbours: in the index of the usage database random ones would cost a page each."""
+    try:
+        return prefix + _random.popleft()
+    except IndexError:
+        begin = f"{time.time_ns() >> 26 & 0xFFFFFFFF:08x}"
+        digits = os.urandom(_RANDOM_BLOCK).hex()
+        _random.extend([begin + digits[at : at + 16] for at in range(16, 2 * _RANDOM_BLOCK, 16)])
+        return prefix + begin + digits[:16]
 
 
 class Engine:

@@ -31,8 +31,8 @@ from ccm.proxy.tries import Tries
 from ccm.routing import failures, tags
 from ccm.routing.classify import Ask
 from ccm.routing.router import Route, Ticket
+from ccm.wire import search
 from ccm.wire.headers import safe_value
-from ccm.wire.search import contains
 
 CLIENT_TIMEOUT_S = 600.0  # what Claude Code and the SDKs wait by default, when they do not say
 _MARGIN_S = 5.0  # our answer must arrive before the client gives up
@@ -44,13 +44,20 @@ class Flow:
     """One request for an answer, through whatever door it came."""
 
     def __init__(
-        self, engine: Engine, raw: bytes, headers: Mapping[str, str], entry: Entry, down: Downstream
+        self,
+        engine: Engine,
+        raw: bytes,
+        headers: Mapping[str, str],
+        entry: Entry,
+        down: Downstream,
+        notes: dict[Any, Any],
     ) -> None:
         self.engine = engine
         self.snapshot: Snapshot = engine.snapshot
         self.down = down
         self.raw = raw
         self.headers = headers
+        self.notes = notes
         self.entry = entry
         self.surface = SURFACES[entry.surface]
         self.original: dict[str, Any] = {}  # the client's own body, where it is no Messages request
@@ -96,6 +103,7 @@ class Flow:
                 Refusal(500, "api_error", f"ccm failed inside; its log has the details of {record.id}.")
             )
         finally:
+            search.forget()
             self._leave()
 
     def _leave(self) -> None:
@@ -136,6 +144,7 @@ class Flow:
         record.surface = self.entry.surface
         if not self.surface.native:
             self._translate()
+        search.remember(self.raw)
         peeked = parse.peek(self.raw)
         if peeked is None:
             body = self.body()
@@ -151,9 +160,10 @@ class Flow:
             body=self.body,
             raw=self.raw,
         )
-        ask.body_key = self._body_key = zlib.crc32(
-            ask.session().encode() or _NOISE.sub(b"", self.raw[:2048]).rstrip(b", }")
-        )
+        if stream or self.engine.router.avoids:
+            ask.body_key = self._body_key = zlib.crc32(
+                ask.session().encode() or _NOISE.sub(b"", self.raw[:2048]).rstrip(b", }")
+            )
         route = self.engine.router.route(ask, self.snapshot, self.engine.book.find)
         if ask.tagged() and (stripped := tags.strip_tags(self.body())) is not self.body():
             self._body = stripped  # a routing tag is for us, not for a provider
@@ -175,8 +185,9 @@ class Flow:
             tokens=ask.input_tokens(),
             request_id=record.id,
             watched=self._continues and stream,
+            notes=self.notes,
         )
-        thinking = stream and contains(self.raw, b'"thinking"')
+        thinking = stream and search.contains(self.raw, b'"thinking"')
         return self._try_all(want, route, thinking)
 
     def _deadline(self, stream: bool) -> float:
@@ -295,6 +306,8 @@ class Flow:
         self._leave()
         if rescue is None:  # a stream lives for minutes: what was asked is not needed any more
             self.raw, self._body, self.original, self.headers = b"", None, {}, {}
+        else:
+            down.keeps_body = True
         self.engine.pump.adopt(stream)
         return True
 

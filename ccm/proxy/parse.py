@@ -17,6 +17,7 @@ _FIRST_MODEL = re.compile(rb'\s*\{\s*"model"\s*:\s*"([^"\\\x00-\x1f\x80-\xff]{1,
 _AGAIN = re.compile(rb'"model"\s*:\s*"')
 _LAST_STREAM = re.compile(rb',\s*"stream"\s*:\s*(true|false)\s*\}\s*\Z')
 _TAIL = 64
+MAX_MODEL = 256  # characters of a model's name
 
 
 def peek(raw: bytes) -> tuple[str, bool] | None:
@@ -67,8 +68,11 @@ def parse(raw: bytes) -> dict[str, Any]:
 
 def check_messages(body: dict[str, Any], counting: bool = False) -> None:
     """The shape that every later step relies on; contents stay open. Raises Refusal 400 naming the field."""
-    if not isinstance(body.get("model"), str) or not body["model"]:
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
         raise _bad("model: a model name is required")
+    if len(model) > MAX_MODEL:  # it becomes a label, a column and a header
+        raise _bad(f"model: a name of {len(model)} characters; {MAX_MODEL} at most are allowed")
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise _bad("messages: a list with at least one message is required")
@@ -83,7 +87,8 @@ def check_messages(body: dict[str, Any], counting: bool = False) -> None:
     if not isinstance(body.get("stream", False), (bool, type(None))):
         raise _bad("stream: true or false is required")
     cap = body.get("max_tokens")
-    if not counting and (isinstance(cap, bool) or not isinstance(cap, int) or cap < 1):
+    left_out = counting and cap is None
+    if not left_out and (isinstance(cap, bool) or not isinstance(cap, int) or cap < 1):
         raise _bad("max_tokens: a whole number of at least 1 is required")
     for name in ("thinking", "output_config", "metadata", "tool_choice"):
         if not isinstance(body.get(name, {}), (dict, type(None))):

@@ -275,10 +275,17 @@ class Pump:
         for _ in range(len(self._timers)):
             at, callback = self._timers.popleft()
             if at <= now:
-                callback()
+                self._try(callback)
             else:
                 self._timers.append((at, callback))
-        self._sweep()
+        self._try(self._sweep)
+
+    def _try(self, what: Callable[[], None]) -> None:
+        """Somebody else's work on our clock: a bug there must not end this thread, and with it every stream."""
+        try:
+            what()
+        except Exception as fault:
+            self._on_fault(fault)
 
     def end_all(self, error: ProviderError, timeout_s: float = 5.0) -> None:
         """Ends every stream honestly (shutdown after the drain time)."""

@@ -81,15 +81,21 @@ class Race:
             if self._over or self._running:
                 return
             self._running = True
-        threading.Thread(target=self._run_second, name="ccm-hedge", daemon=True).start()
+        try:
+            threading.Thread(target=self._run_second, name="ccm-hedge", daemon=True).start()
+        except RuntimeError:  # no thread to be had: then nobody runs beside the first
+            self._second_is_over()
 
     def _run_second(self) -> None:
         try:
             self._second(self)
         finally:
-            with self._condition:
-                self._running = False
-                self._condition.notify_all()
+            self._second_is_over()
+
+    def _second_is_over(self) -> None:
+        with self._condition:
+            self._running = False
+            self._condition.notify_all()
 
     def start(self, lane: int, target: Target, began: float) -> None:
         """This lane's attempt begins (`began` on the monotonic clock)."""

@@ -217,14 +217,16 @@ class TranslateRelay:
             self._render(self.decoder.feed(frame), [])
 
     def feed(self, payload: bytes) -> bytes:
-        """The events of the frames that are whole now."""
+        """The events of the frames that are whole now; none after the last one, whatever a provider still says."""
         out: list[bytes] = []
         self.fresh = False
+        if self.finished:
+            return b""
         try:
             for frame in self.framer.feed(payload):
                 events = self.decoder.feed(frame)
-                if events:
-                    self._render(events, out)
+                if events and self._render(events, out):
+                    break
         except UpstreamError as error:
             self.error = error.error
         except BadUpstream as error:
@@ -234,6 +236,8 @@ class TranslateRelay:
     def end(self) -> bytes:
         """What the framer still held, and the decoder's last events."""
         out: list[bytes] = []
+        if self.finished:
+            return b""
         try:
             for frame in self.framer.end():
                 self._render(self.decoder.feed(frame), out)
@@ -248,7 +252,8 @@ class TranslateRelay:
             self.error = incomplete()
         return b"".join(out)
 
-    def _render(self, events: list[Event], out: list[bytes]) -> None:
+    def _render(self, events: list[Event], out: list[bytes]) -> bool:
+        """Whether the last event is among them."""
         for event in events:
             kind = event["type"]
             if kind == "content_block_start":
@@ -264,6 +269,9 @@ class TranslateRelay:
             if not self.content and is_content(event):
                 self.content = True
             out.append(self.renderer.render(event))
+            if self.finished:
+                return True
+        return False
 
     def alive(self, quiet_content_s: float) -> bytes:
         """A ping, or an empty delta into the open block."""

@@ -83,7 +83,12 @@ class Rescue:
         engine.router.release(ticket, Outcome(failure=failure))
         self._book(stream, target, failure)
         name = "ccm-rescue"
-        threading.Thread(target=self._run, args=(stream, target, failure), name=name, daemon=True).start()
+        thread = threading.Thread(target=self._run, args=(stream, target, failure), name=name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # no thread to be had: the error that would have come anyway
+            budget.end(budget.COST, failed=True)
+            engine.pump.resume(stream, Successor(error=failure.error))
         return True
 
     def _book(self, stream: Stream, target: Target, failure: Failure) -> None:

@@ -5,7 +5,6 @@ Nothing in here waits or knows of threads; whoever drives it (`proxy.pump`) says
 
 from __future__ import annotations
 
-import ssl
 import time
 from collections.abc import Callable
 
@@ -14,11 +13,13 @@ from ccm.model import FailureKind, ProviderError, Timeouts
 from ccm.proxy.downstream import Downstream
 from ccm.proxy.relay import EMPTY_DELTA_S, KEEPALIVE_S, Relay, incomplete
 from ccm.shape import dataclass
-from ccm.upstream.call import NOT_NOW, Call
+from ccm.upstream import tls
+from ccm.upstream.call import Call
 
 BACKLOG_BYTES = 256 * 1024
 STUCK_S = 30.0  # a client that takes nothing for so long is gone
 NO_CONTENT_S = 600.0
+MAX_STREAM_BYTES = 256 * 1024 * 1024  # far above any honest answer (2 MB of text make 60 MB of events)
 _PIECE = 64 * 1024
 _STEPS = 8
 
@@ -42,7 +43,7 @@ class Stream:
     """
 
     __slots__ = (
-        "call", "content_at", "delta_at", "down", "error", "error_event", "fd", "gone", "heard_at", "is_over", "longest_gap_s", "on_end",
+        "call", "content_at", "delta_at", "down", "error", "error_event", "fd", "gone", "heard_at", "is_over", "left_bytes", "longest_gap_s", "on_end",
         "paused", "probed", "progress_at", "relay", "rescue", "resting", "sent_at", "started_at", "successor", "tap", "timeouts",
     )  # fmt: skip
 
@@ -68,6 +69,7 @@ class Stream:
             rescue  # asked once, when the provider fails: True, somebody else is being asked to go on
         )
         self.longest_gap_s = 0.0  # between two pieces of the provider
+        self.left_bytes = MAX_STREAM_BYTES  # that providers may still send
         self.resting = False  # between two providers
         self.successor: Successor | None = None
         self.tap: Callable[[bytes], None] | None = None  # sees whole events on their way out
@@ -86,7 +88,7 @@ class Stream:
             return True  # the commit brought all of it
         sock = self.call.sock
         steps = 0
-        while steps < _STEPS or (isinstance(sock, ssl.SSLSocket) and sock.pending()):
+        while steps < _STEPS or tls.has_more(sock):
             steps += 1
             if self.call.body.done:
                 return self._body_end()
@@ -94,7 +96,7 @@ class Stream:
             if not raw:
                 try:
                     raw = sock.recv(_PIECE)
-                except NOT_NOW:
+                except tls.NOT_NOW:
                     return False
                 except OSError:
                     return self.fail(incomplete("the provider broke the connection in mid-stream"))
@@ -104,6 +106,9 @@ class Stream:
             if now - self.heard_at > self.longest_gap_s:
                 self.longest_gap_s = now - self.heard_at
             self.heard_at = now
+            self.left_bytes -= len(raw)
+            if self.left_bytes < 0:
+                return self._too_much()
             try:
                 payload = self.call.body.feed(raw)
             except BadUpstream as error:
@@ -128,6 +133,12 @@ class Stream:
                 self.content_at = self.delta_at = self.heard_at
             self.down.push(out)
         return self.fail(relay.error) if relay.error is not None else False
+
+    def _too_much(self) -> bool:
+        """An answer without an end: nobody is asked to go on with it."""
+        self.rescue = None
+        message = f"{self.call.pool.provider.name} sent more than {MAX_STREAM_BYTES} bytes"
+        return self.fail(ProviderError(0, "api_error", message, kind=FailureKind.PROTOCOL))
 
     def _upstream_end(self) -> bool:
         if self.call.body.until_close:
@@ -207,7 +218,7 @@ class Stream:
                 if not raw or call.body.feed(raw):
                     call.close()  # the end of the connection, or data after the terminal event: not to be used again
                     return True
-        except NOT_NOW:
+        except tls.NOT_NOW:
             return False
         except (OSError, BadUpstream):
             call.close()

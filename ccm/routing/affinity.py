@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from typing import Any
 
 Key = tuple[str, str]  # session or fingerprint, model as asked for (and where a rule sends it)
 
@@ -24,7 +25,7 @@ class Affinity:
     __slots__ = ("_most", "_table", "_ttl_s", "moves")
 
     def __init__(self, most: int = MOST, idle_s: float = IDLE_S) -> None:
-        self._table: OrderedDict[Key, tuple[str, float]] = OrderedDict()
+        self._table: OrderedDict[Key, list[Any]] = OrderedDict()  # [endpoint id, when last used]
         self._most = most
         self._ttl_s = idle_s
         self.moves = 0  # bindings that changed their endpoint
@@ -41,13 +42,14 @@ class Affinity:
         if now - used > self._ttl_s:
             del self._table[key]
             return None
-        self._table[key] = (endpoint, now)
+        entry[1] = now
         self._table.move_to_end(key)
-        return endpoint
+        found: str = endpoint
+        return found
 
     def peek(self, key: Key, now: float) -> str | None:
         """The same without keeping it alive: for those who only want to know."""
-        endpoint, used = self._table.get(key, (None, now))
+        endpoint, used = self._table.get(key) or (None, now)
         return endpoint if now - used <= self._ttl_s else None
 
     def idle_s(self, key: Key, now: float) -> float | None:
@@ -57,13 +59,19 @@ class Affinity:
 
     def bind(self, key: Key, endpoint: str, now: float, *, counted: bool = True) -> None:
         """The endpoint has just answered this conversation. Not `counted`: a change is no move of a conversation."""
-        before = self._table.get(key)
-        if counted and before is not None and before[0] != endpoint:
-            self.moves += 1
-        self._table[key] = (endpoint, now)
-        self._table.move_to_end(key)
-        while len(self._table) > self._most:
-            self._table.popitem(last=False)
+        table = self._table
+        entry = table.get(key)
+        if entry is None:
+            table[key] = [endpoint, now]
+            while len(table) > self._most:
+                table.popitem(last=False)
+            return
+        if entry[0] != endpoint:
+            entry[0] = endpoint
+            if counted:
+                self.moves += 1
+        entry[1] = now
+        table.move_to_end(key)
 
     def entries(self) -> Iterator[tuple[Key, str, float]]:
         """(conversation, endpoint, when last used), the least recently used first."""

@@ -18,14 +18,14 @@ from ccm.settings import ROUTE_ORDER
 class Board:
     """Endpoint id -> row, in the order of the configuration."""
 
-    __slots__ = ("_disabled", "_drained", "_primaries", "_rng", "rows", "snapshot")
+    __slots__ = ("_disabled", "_drained", "_rng", "primaries", "rows", "snapshot")
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self.rows: dict[str, EndpointHealth] = {}
         self.snapshot: Snapshot | None = None
         # request class ("" = all others) -> who was switched to, and until when
-        self._primaries: dict[str, tuple[str, float | None]] = {}
+        self.primaries: dict[str, tuple[str, float | None]] = {}
         self._disabled: set[str] = set()
         self._drained: set[str] = set()
 
@@ -45,9 +45,9 @@ class Board:
         known = snapshot.providers
         self._disabled &= {name for name in self._disabled if name in known}
         self._drained &= {name for name in self._drained if name in known}
-        for request_class, (name, _) in list(self._primaries.items()):
+        for request_class, (name, _) in list(self.primaries.items()):
             if name not in known and name not in rows:
-                del self._primaries[request_class]
+                del self.primaries[request_class]
         self._mark()
         return gone
 
@@ -63,21 +63,21 @@ class Board:
     @property
     def switched_classes(self) -> tuple[str, ...]:
         """The request classes for which somebody was switched to."""
-        return tuple(self._primaries)
+        return tuple(self.primaries)
 
     def primary(self, now: float, is_a: Callable[[str], bool] | None = None) -> str | None:
         """What was switched to, while that lasts: for a class the request is one of, else for all. The classes are
         asked in the order of [routes]."""
-        if not self._primaries:
+        if not self.primaries:
             return None
-        classes = [name for name in ROUTE_ORDER if name in self._primaries] if is_a is not None else []
+        classes = [name for name in ROUTE_ORDER if name in self.primaries] if is_a is not None else []
         for request_class in (*classes, ""):
-            found = self._primaries.get(request_class)
+            found = self.primaries.get(request_class)
             if found is None:
                 continue
             name, until = found
             if until is not None and now >= until:
-                del self._primaries[request_class]
+                del self.primaries[request_class]
             elif not request_class or (is_a is not None and is_a(request_class)):
                 return name
         return None
@@ -85,10 +85,10 @@ class Board:
     def set_primary(self, name: str | None, until: float | None, request_class: str = "") -> None:
         """Raises ControlError for an unknown name."""
         if name is None:
-            self._primaries.pop(request_class, None)
+            self.primaries.pop(request_class, None)
         else:
             self.check(name, endpoints=True)
-            self._primaries[request_class] = (name, until)
+            self.primaries[request_class] = (name, until)
 
     def set_enabled(self, name: str, enabled: bool) -> None:
         """Raises ControlError for an unknown name."""

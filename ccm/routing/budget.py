@@ -54,8 +54,9 @@ class RetryBudget:
 
     def begin(self) -> None:
         """A request begins its first attempt."""
-        with self._lock:
-            self._requests.append(self._clock())
+        self._requests.append(
+            self._clock()
+        )  # without the lock: nobody who holds it minds one more at the end
 
     def take(self, cost: float, *, same_target: bool = False) -> bool:
         """Pays for one further attempt. True obliges to one `end`."""
@@ -90,6 +91,8 @@ class RetryBudget:
 
     def success(self) -> None:
         """A request succeeded."""
+        if self._tokens >= self.MOST and not self._requests and not self._useless:
+            return  # as new: nothing to be learnt
         with self._lock:
             self._useless.clear()
             self._requests.clear()

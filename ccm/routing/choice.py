@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ccm.errors import Refusal
 from ccm.model import EMPTY, Price, Target
@@ -19,14 +19,14 @@ from ccm.routing import strategies
 from ccm.routing.affinity import Key
 from ccm.routing.candidates import FALLBACK, Candidate
 from ccm.routing.health import EndpointHealth, ModelHealth
-from ccm.shape import dataclass
+from ccm.shape import dataclass, replace
 
 CACHE_S = 300.0  # how long an unused prompt cache stays warm, where the provider's settings do not say
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Route:
-    """The decision for one request. `targets` in the order in which they should be tried; `reason` for people;
+    """The decision for one request, not to be changed. `targets` in the order in which they should be tried; `reason` for people;
     `excluded` are (endpoint id, why not). `panic`: nothing is well, the first gets one attempt; `wait_s` is how long
     it still asked to be left alone. `rule` names the rule that chose the targets ("" = none), `note` says what of the
     request's own wishes could not be obeyed."""
@@ -44,13 +44,17 @@ class Route:
     list_price: Price | None = (
         None  # of the first candidate by priority: what the request would cost without ccm
     )
-    scores: tuple[strategies.Rival, ...] = ()  # what the strategy looked at
+    scores: Sequence[strategies.Rival] = ()  # what the strategy looked at
     unwell: Mapping[str, str] = EMPTY  # endpoint id -> why it is only a last resort
+    busy: Sequence[int] = ()  # where that was as ever: how many requests each of them had in flight
 
     def tell(self) -> dict[str, Any]:
         """The decision as plain data, in the keys of `explain.explain`, with the figures of its own moment."""
         lines: list[dict[str, Any]] = []
-        scores = {rival.id: rival for rival in self.scores}
+        rivals = self.scores
+        if self.busy:
+            rivals = [replace(rival, in_flight=n) for rival, n in zip(rivals, self.busy, strict=True)]
+        scores = {rival.id: rival for rival in rivals}
         for place, target in enumerate(self.targets, 1):
             line: dict[str, Any] = {
                 "endpoint": target.endpoint.id,
@@ -123,7 +127,6 @@ class Trip:
         quiet: bool,
         force: bool,
         rivals: Sequence[Runner],
-        *,
         binds: bool = True,
         parent: Key | None = None,
         hedges: bool = False,
@@ -149,12 +152,24 @@ class Routed(Target):
     __slots__ = ("trip",)
     trip: Trip
 
+    if not TYPE_CHECKING:
+        # Two are made for every request. What is frozen sets its fields by calls, each of which costs as much as
+        # setting all of them.
+        __setattr__, __delattr__ = object.__setattr__, object.__delattr__
+
+        def __init__(self, endpoint, model, facts, trip):
+            self.endpoint = endpoint
+            self.model = model
+            self.facts = facts
+            self.trip = trip
+
 
 def routed(runner: Runner, trip: Trip) -> Target:
     candidate = runner.candidate
-    target = Routed(candidate.endpoint, candidate.model, candidate.facts)
-    object.__setattr__(target, "trip", trip)
-    return target
+    return to_target(candidate.endpoint, candidate.model, candidate.facts, trip)
+
+
+to_target: Callable[..., Target] = Routed
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
+from ccm.late import regex
 from ccm.model import EMPTY
 from ccm.routing import conversation, tags
 from ccm.routing.rules import tier_of
@@ -28,24 +29,24 @@ _SMALL_BYTES = 24576  # titles and web searches are small; a larger body is not 
 _TAIL_BYTES = 131072  # the last message, system, and tools stand within this much of the end
 _COMPACTION = b"CRITICAL: Respond with TEXT ONLY. Do NOT call any tools"  # a long needle is found fastest
 _SUBAGENT = b"cc_is_subagent=true"
-_PROBE = re.compile(rb'"max_(?:completion_|output_)?tokens"\s*:\s*1\s*[,}]')
-_NO_TOOLS = re.compile(rb'"tools"\s*:\s*\[\s*\]')
-_TOOLS = re.compile(rb'"tools"\s*:\s*\[\s*\{')
-_WEB_SEARCH_ONLY = re.compile(
-    rb'"tools"\s*:\s*\[\s*\{[^{}\[\]]*"type"\s*:\s*"web_search_\d+"[^{}\[\]]*\}\s*\]'
-)
-_CLASSIFIER = re.compile(rb'"stop_sequences"\s*:\s*\[\s*"</severity>"')
-_TITLE_SCHEMA = re.compile(rb'"json_schema".{0,200}?"title"\s*:\s*\{\s*"type"', re.DOTALL)
+_PROBE = regex(rb'"max_(?:completion_|output_)?tokens"\s*:\s*1\s*[,}]')
+_NO_TOOLS = regex(rb'"tools"\s*:\s*\[\s*\]')
+_TOOLS = regex(rb'"tools"\s*:\s*\[\s*\{')
+_WEB_SEARCH_ONLY = regex(rb'"tools"\s*:\s*\[\s*\{[^{}\[\]]*"type"\s*:\s*"web_search_\d+"[^{}\[\]]*\}\s*\]')
+_CLASSIFIER = regex(rb'"stop_sequences"\s*:\s*\[\s*"</severity>"')
+_TITLE_SCHEMA = regex(rb'"json_schema".{0,200}?"title"\s*:\s*\{\s*"type"', re.DOTALL)
 
-_MAX_TOKENS = re.compile(rb'"max_(?:completion_|output_)?tokens"\s*:\s*([0-9]{1,7})\s*[,}]')
-_HOUR = re.compile(rb'"ttl"\s*:\s*"1h"')
+_MAX_TOKENS = regex(rb'"max_(?:completion_|output_)?tokens"\s*:\s*([0-9]{1,7})\s*[,}]')
+_HOUR = regex(rb'"ttl"\s*:\s*"1h"')
 # Classes that only a search of the whole body finds: looked for only where a rule asks for them.
 _SEARCHED = frozenset({"compaction", "subagent", "classifier"})
 
-_USER_ID = re.compile(rb'"metadata"\s*:\s*\{[^{}]{0,400}?"user_id"\s*:\s*"((?:[^"\\]|\\.){1,1024})"')
-_SESSION_JSON = re.compile(rb'session_id\\*"\s*:\s*\\*"([0-9A-Za-z_-]{1,128})')
-_SESSION_OLD = re.compile(rb"_session_([0-9A-Za-z-]{1,128})")
-_SESSION_CLEAN = re.compile(r"[^0-9A-Za-z_.:-]")
+_USER_ID = regex(
+    rb'"metadata"\s*:\s*\{[^{}]{0,400}?"user_id"\s*:\s*"([^"\\]{1,1024}|(?:[^"\\]|\\.){1,1024})"'
+)
+_SESSION_JSON = regex(rb'session_id\\*"\s*:\s*\\*"([0-9A-Za-z_-]{1,128})')
+_SESSION_OLD = regex(rb"_session_([0-9A-Za-z-]{1,128})")
+_SESSION_CLEAN = regex(r"[^0-9A-Za-z_.:-]")
 _SESSION_CHARS = 128
 
 # ability -> words that "type" has where it is needed, by surface: the fewer words, the fewer searches
@@ -56,13 +57,13 @@ _TYPES_NEEDING: Mapping[str, Mapping[str, tuple[bytes, ...]]] = {
     "responses": {"images": (b"input_image",), "documents": (b"input_file",)},
 }
 _TYPE_IS = {
-    word: re.compile(rb'"type"\s*:\s*"%s"' % word)
+    word: regex(rb'"type"\s*:\s*"%s"' % word)
     for words in _TYPES_NEEDING.values()
     for group in words.values()
     for word in group
 }
-_THINKING = re.compile(rb'"thinking"\s*:\s*\{[^{}]*"type"\s*:\s*"(?:enabled|adaptive)"')
-_WEB_SEARCH = re.compile(rb'"type"\s*:\s*"web_search(?:_\d+|_preview)?"')
+_THINKING = regex(rb'"thinking"\s*:\s*\{[^{}]*"type"\s*:\s*"(?:enabled|adaptive)"')
+_WEB_SEARCH = regex(rb'"type"\s*:\s*"web_search(?:_\d+|_preview)?"')
 ABILITIES = ("tools", "images", "documents", "audio", "thinking", "web_search")
 
 
@@ -89,11 +90,12 @@ class Ask:
     body_key: int = 0
     surface: str = "messages"
     _session: str | None = field(default=None, init=False, repr=False, compare=False)
-    _kinds: dict[bool, str] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _deep_kind: str = field(default="", init=False, repr=False, compare=False)
+    _plain_kind: str = field(default="", init=False, repr=False, compare=False)
     _quiet: str | None = field(default=None, init=False, repr=False, compare=False)
     _tag: str | None = field(default=None, init=False, repr=False, compare=False)
     _tagged: bool | None = field(default=None, init=False, repr=False, compare=False)
-    _needs: dict[str, bool] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _needs: dict[str, bool] | None = field(default=None, init=False, repr=False, compare=False)
 
     def session(self) -> str:
         """The conversation's id: the client's header, else the session in `metadata.user_id`, else "".
@@ -102,8 +104,13 @@ class Ask:
         Subagents carry their parent's id. At most 128 characters of [0-9A-Za-z_.:-].
         """
         if self._session is None:
-            given = self.headers.get("x-claude-code-session-id", "")
-            self._session = _SESSION_CLEAN.sub("", given[:_SESSION_CHARS]) if given else self._find_session()
+            given = self.headers.get("x-claude-code-session-id")
+            if given:
+                given = given[:_SESSION_CHARS]
+                plain = given.isascii() and given.replace("-", "").isalnum()  # a UUID
+                self._session = given if plain else _SESSION_CLEAN.sub("", given)
+            else:
+                self._session = self._find_session()
         return self._session
 
     def request_class(self, wanted: Collection[str] | None = None) -> str:
@@ -112,6 +119,17 @@ class Ask:
         With `wanted`, those classes that only a search of the body finds are found only if they are wanted.
         """
         return self.quiet() or self._kind(wanted is None or not _SEARCHED.isdisjoint(wanted))
+
+    def plain_class(self) -> str:
+        """The same where no rule asks for a class: `request_class(())`, in fewer steps."""
+        kind = self._quiet
+        if kind is None:
+            kind = self._quiet = self._find_quiet()
+        if not kind:
+            kind = self._plain_kind
+            if not kind:
+                kind = self._plain_kind = self._classify(False)
+        return kind
 
     def quiet(self) -> str:
         """ "count_tokens" or "probe" where the outcome says nothing about an endpoint's health (R41), else ""."""
@@ -134,7 +152,8 @@ class Ask:
     def tagged(self) -> bool:
         """Whether there may be a subagent tag in the request: without one nothing has to be parsed for it."""
         if self._tagged is None:
-            self._tagged = tags.may_have_tags(self.raw) if self.raw else bool(self.body())
+            raw = self.raw
+            self._tagged = tags.may_have_tags(raw) if raw else bool(self.body())
         return self._tagged
 
     def tag(self) -> str:
@@ -195,6 +214,8 @@ class Ask:
         tool's input that spells a type), never one too few. Images inside tool results count (R9).
         """
         known = self._needs
+        if known is None:
+            known = self._needs = {}
         for ability in of:
             if ability not in known:
                 known[ability] = self._does_need(ability)
@@ -235,31 +256,41 @@ class Ask:
         return ""
 
     def _find_quiet(self) -> str:
-        if self.surface == "count_tokens" or "token-counting" in self.headers.get("anthropic-beta", ""):
+        if self.surface == "count_tokens":
             return "count_tokens"
-        if self.size_bytes <= _PROBE_BYTES and _PROBE.search(self.raw):
-            return "probe"
+        beta = self.headers.get("anthropic-beta")
+        if beta is not None and "token-counting" in beta:
+            return "count_tokens"
+        if self.size_bytes <= _PROBE_BYTES:
+            at = self.raw.find(b'"max_')
+            if at >= 0 and _PROBE.search(self.raw, at) is not None:
+                return "probe"
         return ""
 
     def _kind(self, deep: bool) -> str:
-        kind = self._kinds.get(deep)
-        if kind is None:
-            kind = self._kinds[deep] = self._classify(deep)
+        kind = self._deep_kind if deep else self._plain_kind
+        if not kind:
+            kind = self._classify(deep)
+            if deep:
+                self._deep_kind = kind
+            else:
+                self._plain_kind = kind
         return kind
 
     def _classify(self, deep: bool) -> str:
         headers, raw = self.headers, self.raw
         if deep and not self.stream and contains(raw, b'"</severity>"') and _CLASSIFIER.search(raw):
             return "classifier"  # the client calls it auxiliary, as it does titles and searches
-        hint = _HINTED.get(headers.get("x-claude-code-request-class", ""), "")
+        named = headers.get("x-claude-code-request-class")
+        hint = "" if named is None else _HINTED.get(named, "")
         if hint and hint != "background":
             return hint
         if "x-claude-code-agent-id" in headers:
             return "subagent"
         if self.size_bytes <= _SMALL_BYTES:
-            if b'"web_search_' in raw and _WEB_SEARCH_ONLY.search(raw):
+            if raw.find(b'"web_search_') >= 0 and _WEB_SEARCH_ONLY.search(raw):
                 return "web_search"
-            if b'"json_schema"' in raw and _NO_TOOLS.search(raw) and _TITLE_SCHEMA.search(raw):
+            if raw.find(b'"json_schema"') >= 0 and _NO_TOOLS.search(raw) and _TITLE_SCHEMA.search(raw):
                 return "title"
             if tier_of(self.model) == "haiku" and not _TOOLS.search(raw):
                 return "background"
@@ -281,7 +312,9 @@ class Ask:
 
 
 def _session_in(user_id: bytes) -> str:
-    match = _SESSION_JSON.search(user_id) or _SESSION_OLD.search(user_id)
+    match = _SESSION_JSON.search(user_id) if b"session_id" in user_id else None
+    if match is None:
+        match = _SESSION_OLD.search(user_id)
     return match[1].decode("ascii") if match else ""
 
 

@@ -18,21 +18,20 @@ from email.utils import parsedate_to_datetime
 from random import Random
 from typing import Any
 
+from ccm.late import regex
 from ccm.model import FailureKind
 
 CAP_S = 3600.0  # no wait is longer, whatever a header says
 GARBAGE_S = 5.0  # a wait was asked for, but unreadably
 _BODY_BYTES = 65536  # no more of an error body is looked at
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|s|m|h|d)")
+_DURATION = regex(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|s|m|h|d)")
 _UNIT_S = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-_SAID = re.compile(
-    r"(?:try again|retry)(?: after| in)?:? ((?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+)\b", re.IGNORECASE
-)
-_SAID_WORDS = re.compile(
+_SAID = regex(r"(?:try again|retry)(?: after| in)?:? ((?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+)\b", re.IGNORECASE)
+_SAID_WORDS = regex(
     r"(?:try again|retry|wait)(?: after| in| for)?:? (\d+(?:\.\d+)?) ?(second|minute|hour)", re.IGNORECASE
 )
-_SAID_DATE = re.compile(r"regain access on (\d{4}-\d\d-\d\d)(?: at (\d\d:\d\d))?", re.IGNORECASE)
+_SAID_DATE = regex(r"regain access on (\d{4}-\d\d-\d\d)(?: at (\d\d:\d\d))?", re.IGNORECASE)
 _WORD_S = {"second": 1.0, "minute": 60.0, "hour": 3600.0}
 _ANTHROPIC = "anthropic-ratelimit-"
 
@@ -74,6 +73,8 @@ def wait_asked(
 def parse_duration(text: str) -> float | None:
     """Seconds of "6m0s", "34.4s", "120ms", "1h2m3s"; None for anything else."""
     text = text.strip()
+    if len(text) > 64:  # the pattern below takes its time over digits without an end
+        return None
     total, end = 0.0, 0
     for match in _DURATION.finditer(text):
         if match.start() != end:
@@ -101,7 +102,7 @@ def server_time(headers: Mapping[str, str], now_wall: float) -> float:
 
 
 def _http_date(text: str) -> float | None:
-    if not text:
+    if not text or len(text) > 64:
         return None
     try:
         when = parsedate_to_datetime(text)

@@ -24,7 +24,7 @@ from ccm.routing.choice import Route
 from ccm.routing.failures import POLICY, TIMEOUTS
 from ccm.routing.words import overflow_numbers, text_of
 from ccm.settings import FailoverSettings
-from ccm.shape import dataclass, replace
+from ccm.shape import dataclass
 
 _BACKOFF_LONGEST_S = 8.0
 _IN_PLACE_LONGEST_S = 1.0  # a provider that asks for more than this is left at once
@@ -95,7 +95,8 @@ def plan(
     left = list(route.targets)
     again: list[_Again] = []
     busy: list[Target] = []
-    busy_until = clock() + _BUSY_FOR_S
+    now = clock()
+    busy_until = now + _BUSY_FOR_S
     polling = False
     most = 1 + max(0, settings.max_retries) if settings.enabled else 1
     attempts, waits, cost = 0, 0, RetryBudget.COST
@@ -104,26 +105,28 @@ def plan(
         seconds = min(route.wait_s, _jitter(settings, 0, rng))
         if seconds > 0:
             yield Wait(seconds, left[0])
-    while attempts < most and clock() < deadline:
+            now = clock()
+    while attempts < most and now < deadline:
         queue: tuple[Target, ...] = ()
-        same = _pick_again(again, left, attempts_left=most - attempts)
+        same = _pick_again(again, left, attempts_left=most - attempts) if again else None
         if same is not None:
             again.remove(same)
-            target, seconds = same.target, same.ready_at - clock()
+            target, seconds = same.target, same.ready_at - now
         elif left:
             target, seconds = left.pop(0), 0.0
-        elif busy and clock() < busy_until:
+        elif busy and now < busy_until:
             if not polling:
                 queue, busy, target, seconds = tuple(busy), [], busy[0], 0.0
             else:
                 left, busy = busy, []
-                seconds = min(_BUSY_STEP_S * rng.uniform(0.5, 1.0), deadline - clock())
+                seconds = min(_BUSY_STEP_S * rng.uniform(0.5, 1.0), deadline - now)
                 if seconds > 0:
                     yield Wait(seconds, left[0])
+                    now = clock()
                 continue
         else:
             return
-        if seconds > 0 and clock() + seconds >= deadline:
+        if seconds > 0 and now + seconds >= deadline:
             return
         paid = attempts > 0
         if paid and not budget.take(cost, same_target=same is not None):
@@ -136,11 +139,13 @@ def plan(
         try:
             if seconds > 0:
                 yield Wait(seconds, target)
-            its_limits = limits(target.provider.timeouts, deadline - clock(), thinking, input_tokens)
-            asked_at = clock()
+                now = clock()
+            asked_at = now
+            its_limits = limits(target.endpoint.provider.timeouts, deadline - now, thinking, input_tokens)
             patience_s = min(busy_until, deadline) - asked_at if queue else 0.0
             step = Try(target, attempts + 1, its_limits, queue, patience_s)
             failure = yield step
+            now = clock()
             target = step.target
             failed = failure is not None
             useless = failure is not None and failure.kind in _OUTAGE
@@ -150,7 +155,7 @@ def plan(
         if failure is None:
             if queue:
                 busy = list(queue)
-                polling = clock() - asked_at < _BUSY_STEP_S / 2
+                polling = now - asked_at < _BUSY_STEP_S / 2
             elif same is None:
                 busy.append(target)
             continue
@@ -172,7 +177,7 @@ def plan(
             if failure.retry_after_s is not None:
                 wait = max(wait, failure.retry_after_s)
             if wait <= _BACKOFF_LONGEST_S:  # a longer one is the client's to wait, who is told how long
-                again.append(_Again(target, clock() + wait, in_place and wait <= _IN_PLACE_LONGEST_S))
+                again.append(_Again(target, now + wait, in_place and wait <= _IN_PLACE_LONGEST_S))
                 waits += 1
 
 
@@ -207,14 +212,19 @@ def _jitter(settings: FailoverSettings, n: int, rng: random.Random) -> float:
 
 
 def limits(timeouts: Timeouts, remaining_s: float, thinking: bool, input_tokens: int) -> Timeouts:
-    content_s = timeouts.first_content_thinking_s if thinking else timeouts.first_content_s
-    content_s = max(content_s, timeouts.first_content_s)
-    longest = max(_LEAST_LIMIT_S, remaining_s)
-    content_s *= 1 + max(0, input_tokens) / _TOKENS_PER_LIMIT
-    return replace(
-        timeouts,
-        connect_s=min(timeouts.connect_s, longest),
-        header_s=min(timeouts.header_s, longest),
-        first_content_s=min(content_s, longest),
-        first_content_thinking_s=min(content_s, longest),
+    content_s, connect_s, header_s = timeouts.first_content_s, timeouts.connect_s, timeouts.header_s
+    if thinking and timeouts.first_content_thinking_s > content_s:
+        content_s = timeouts.first_content_thinking_s
+    if input_tokens > 0:
+        content_s *= 1 + input_tokens / _TOKENS_PER_LIMIT
+    longest = remaining_s if remaining_s > _LEAST_LIMIT_S else _LEAST_LIMIT_S
+    if content_s > longest:
+        content_s = longest
+    return Timeouts(
+        connect_s if connect_s < longest else longest,
+        header_s if header_s < longest else longest,
+        content_s,
+        content_s,
+        timeouts.idle_s,
+        timeouts.total_s,
     )

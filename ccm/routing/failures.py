@@ -9,10 +9,10 @@ it in their 401s, so what is shown is redacted once more.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from ccm.late import regex
 from ccm.model import EMPTY, Failure, ProviderError, Target
 from ccm.model import FailureKind as K
 from ccm.routing.cooldown import wait_asked
@@ -105,7 +105,7 @@ _TYPE_OF_STATUS: Mapping[int, str] = {
     400: "invalid_request_error", 401: "authentication_error", 402: "billing_error", 403: "permission_error",
     404: "not_found_error", 413: "request_too_large", 429: "rate_limit_error", 504: "timeout_error",
 }  # fmt: skip
-_KEYLIKE = re.compile(
+_KEYLIKE = regex(
     r"[\w-]*\*{2,}[\w*-]*|\b(?:sk|pk|rk|gsk|xai|key|AIza|Bearer|nvapi|hf|csk|fw|pplx)[-_ ]?[\w-]{12,}"
 )
 _TEXT_CHARS = 1000

@@ -192,8 +192,10 @@ class EndpointHealth:
 
     def timed(self, model: ModelHealth, first_content_s: float, input_tokens: int, now: float) -> None:
         """Takes in one time to first content."""
-        model.latency.add(normalised(first_content_s, input_tokens), now)
-        self.first_content_s = _blend(self.first_content_s, first_content_s)
+        sample = normalised(first_content_s, input_tokens) if input_tokens > 0 else first_content_s
+        model.latency.add(sample, now)
+        old = self.first_content_s
+        self.first_content_s = first_content_s if old is None else old + _BLEND * (first_content_s - old)
 
     def told(self, model: ModelHealth, quota: Quota, now: float) -> None:
         """Takes in what an answer said of its limits."""
@@ -224,10 +226,12 @@ class EndpointHealth:
     ) -> None:
         """Takes in a success: cool-downs that it disproves end, times are learnt (`timed`: the one to first content
         has been already)."""
-        model = self.model(name, now)
+        model = self.models.get(name) or self.model(name, now)
         self.successes += 1
-        self.cool.clear(begun)
-        model.cool.clear(begun)
+        if self.cool.streak:  # else there is nothing to clear
+            self.cool.clear(begun)
+        if model.cool.streak:
+            model.cool.clear(begun)
         first = outcome.first_content_s
         if first is None:
             return

@@ -7,7 +7,6 @@ learnt again within a few requests.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from ccm.routing.affinity import IDLE_S, Affinity
 from ccm.routing.board import Board
 from ccm.routing.breaker import OPEN_LONGEST_S, Breaker, State
 from ccm.routing.cooldown import CAP_S, Cooldown
+from ccm.wire.digest import sha256
 
 VERSION = 1
 _MODELS_MOST = 64
@@ -76,7 +76,7 @@ def identity_of(endpoint: Endpoint) -> str:
         provider.name, provider.type, provider.dialect, provider.base_url,
         key.kind if key else "", key.name if key else "", secret,
     )  # fmt: skip
-    return hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()[:16]
+    return sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def clocks_of(cool: Cooldown, breaker: Breaker, now: float) -> dict[str, Any]:

@@ -44,7 +44,8 @@ class PeakEwma:
         if self._value is None or sample >= self._value:
             self._value = sample
         else:
-            kept = math.exp(-max(0.0, now - self._at) / self.TAU_S)
+            age_s = now - self._at
+            kept = math.exp(-age_s / self.TAU_S) if age_s > 0 else 1.0
             self._value = self._value * kept + sample * (1 - kept)
         self._at = now
         self._lost = 0

@@ -16,23 +16,23 @@ Pure. Five families of headers, one shape:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 
+from ccm.late import regex
 from ccm.routing.cooldown import number, parse_duration, server_time, until_reset
 from ccm.shape import dataclass
 
 _MARK = "ratelimit"
-_NAME = re.compile(r"(?:(anthropic)-|x-)?ratelimit(bysize)?-([a-z0-9_-]{1,60})\Z")
+_NAME = regex(r"(?:(anthropic)-|x-)?ratelimit(bysize)?-([a-z0-9_-]{1,60})\Z")
 _VERBS = frozenset({"limit", "remaining", "reset", "utilization", "status"})
 _MOST = 24  # windows of one answer; a provider has at most a dozen
 _LONGEST_S = 32 * 86400.0
 _UNSAID_S = 60.0  # a window without a reset and without a name that tells its length
 _LENGTHS_S = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0, "month": 30 * 86400.0}
 _WORDS = {"req": "requests", "reqs": "requests", "unified": ""}
-_PARAMETER = re.compile(r";\s*([a-z]+)=\"?([0-9.]+)")
-_QUOTED = re.compile(r'"([^"]{0,40})"')
-_PAIR = re.compile(r"\b(limit|remaining|reset)=([0-9.]+)")
+_PARAMETER = regex(r";\s*([a-z]+)=\"?([0-9.]+)")
+_QUOTED = regex(r'"([^"]{0,40})"')
+_PAIR = regex(r"\b(limit|remaining|reset)=([0-9.]+)")
 
 
 @dataclass(frozen=True, slots=True)

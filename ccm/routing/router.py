@@ -17,7 +17,7 @@ from math import inf
 from typing import Any
 
 from ccm.model import Outcome, Snapshot, Target
-from ccm.routing import choice, cost, explain, hedging, heritage, strategies
+from ccm.routing import choice, explain, hedging, heritage, strategies, usual
 from ccm.routing.board import Board
 from ccm.routing.budget import RetryBudget
 from ccm.routing.candidates import FindFacts
@@ -61,6 +61,7 @@ class Router:
         with self._lock:
             self._memory.affinity.forget(self._board.install(snapshot))
             self._slates.kept = (snapshot, {})
+            self._slates.courses = (snapshot, {})
 
     @property
     def primary(self) -> str | None:
@@ -102,6 +103,11 @@ class Router:
         with self._lock:
             heritage.take(told, self._board, self._memory.affinity, self.clock())
 
+    @property
+    def avoids(self) -> bool:
+        """Whether any `Ask.body_key` makes a difference."""
+        return bool(self._avoid)
+
     def avoid(self, body_key: int, endpoint_id: str, seconds: float = 60.0) -> None:
         """The next request with this `Ask.body_key` tries that endpoint last: its stream has just broken."""
         if not body_key:
@@ -117,15 +123,24 @@ class Router:
     def route(self, ask: Ask, snapshot: Snapshot, find_facts: FindFacts) -> Route:
         """Decides for one request. `find_facts(model, provider type)` is the catalogue's. Raises Refusal when nothing
         could ever serve it (400, 404, 403), or everything is switched off (503); each says what would help."""
-        case = self._open(ask, snapshot, find_facts)
-        now = self.clock()
+        case = open_case(ask, snapshot, find_facts, self._slates)
+        if self._board.primaries:
+            self._look(case)
+        course, now = case.course, self.clock()
         with self._lock:
+            if course is not None and course.usual is not None:
+                found = usual.route(case, course, self._board, self._memory, self._avoid, now)
+                if found is not None:
+                    if case.settings.hedge and not case.ask.quiet():
+                        self._hedges.request()
+                    return found
             return self._decide(case, now)
 
     def explain(self, ask: Ask, snapshot: Snapshot, find_facts: FindFacts) -> dict[str, Any]:
         """What `route` would decide now, and why: plain data (`explain.explain`). Changes nothing: no turn is taken,
         no conversation is kept alive. Raises Refusal as `route` does."""
-        case = self._open(ask, snapshot, find_facts)
+        case = open_case(ask, snapshot, find_facts, self._slates)
+        self._look(case)
         now = self.clock()
         with self._lock:
             at = self._circumstances(case, now, dry=True)
@@ -135,7 +150,7 @@ class Router:
         """Breaker permits and an in-flight slot for one attempt, or None: not now. A ticket must be released."""
         now = self.clock()
         with self._lock:
-            return self._reserve(target, bool(route and route.panic), now)
+            return self._reserve(target, route is not None and route.panic, now)
 
     def wait_slot(
         self, targets: Sequence[Target], deadline: float, cancelled: Callable[[], bool] = lambda: False
@@ -175,7 +190,8 @@ class Router:
         now = self.clock()
         with self._lock:
             trip = ticket.trip
-            ticket.settle_probe()
+            if ticket.probe:
+                ticket.settle_probe()
             if ticket.released or ticket.timed or (trip is not None and trip.quiet):
                 return
             ticket.timed = True
@@ -200,13 +216,15 @@ class Router:
             if ticket.released:
                 return
             ticket.released = True
-            ticket.settle_probe()
+            if ticket.probe:
+                ticket.settle_probe()
+            row = ticket.row
             self._in_flight -= 1
-            ticket.row.in_flight -= 1
+            row.in_flight -= 1
             self._memory.arrive(ticket)
             good = learn(ticket, outcome, now, self._board, self._memory)
-            if ticket.row.waiting:
-                self._grant(ticket.row, now)
+            if row.waiting:
+                self._grant(row, now)
         if good:
             self._budget.success()
 
@@ -264,13 +282,11 @@ class Router:
         with self._lock:
             return [row.line(now) for row in self._board.rows.values()]
 
-    def _open(self, ask: Ask, snapshot: Snapshot, find_facts: FindFacts) -> Case:
-        """The case, with everything found out about the request that will be asked under the lock."""
-        case = open_case(ask, snapshot, find_facts, self._slates)
+    def _look(self, case: Case) -> None:
+        """Finds out about the request what will be asked under the lock."""
         for name in self._board.switched_classes:
             if name:
-                ask.is_a(name, case.settings.long_context_tokens)
-        return case
+                case.ask.is_a(name, case.settings.long_context_tokens)
 
     # ---- under the lock
 
@@ -300,38 +316,20 @@ class Router:
         if ask.body_key and self._avoid:
             body_key, table = ask.body_key, self._avoid
             avoided = lambda id: table.get((body_key, id), 0.0) > now  # noqa: E731
-        price = self._price(case, now) if strategy == "cost" else None
+        price = case.price(self._memory.history.find(case.key), now) if strategy == "cost" else None
         return choice.Circumstances(
             strategy, now, rng, price, turns, bound, self._primary(case, now), avoided,
-            self._spare(case), idle_s, dry,
+            case.spare(), idle_s, dry,
         )  # fmt: skip
 
     def _primary(self, case: Case, now: float) -> str | None:
+        if not self._board.primaries:
+            return None
         few = case.settings.long_context_tokens
         return self._board.primary(now, lambda name: case.ask.is_a(name, few))
 
-    def _spare(self, case: Case) -> float:
-        """The share of a quota that this request must leave alone: background work's, where `spare` is set."""
-        spare, ask = case.settings.spare, case.ask
-        if not spare or ask.quiet():
-            return 0.0
-        few = case.settings.long_context_tokens
-        return spare / 100 if ask.is_a("background", few) or ask.is_a("classifier", few) else 0.0
-
-    def _price(self, case: Case, now: float) -> Callable[[Runner], float | None]:
-        past = self._memory.history.find(case.key)
-        size = cost.expected_input(past, case.ask.size_bytes)
-        output = cost.expected_output(past, case.ask.max_output_tokens())
-
-        def price(runner: Runner) -> float | None:
-            candidate = runner.candidate
-            warm = past.warm_tokens(f"{candidate.endpoint.id}/{candidate.model}", now) if past else 0
-            return cost.expected_price(candidate.facts.price, size, output, warm, case.caching)
-
-        return price
-
     def _decide(self, case: Case, now: float) -> Route:
-        runners = self._runners(case, now)
+        course, runners = case.course, self._runners(case, now)
         at = self._circumstances(case, now)
         found = choice.decide(runners, at)
         quiet = bool(case.ask.quiet())
@@ -345,7 +343,7 @@ class Router:
             quiet,
             found.panic,
             runners,
-            binds=case.binds and not spared,
+            case.binds and not spared,
             parent=None if case.subagent else case.parent,
             hedges=hedges,
             learns=at.price is not None,
@@ -353,6 +351,8 @@ class Router:
             caching=case.caching,
         )
         verdict = case.verdict
+        if course is not None and course.usually and course.usual is None:
+            course.usual = usual.Usual(runners)
         reason = case.slate.pinned or found.reason
         return Route(
             tuple([choice.routed(runner, trip) for runner in found.order]),
@@ -373,20 +373,24 @@ class Router:
     def _reserve(self, target: Target, panic: bool, now: float, *, queued: bool = False) -> Ticket | None:
         trip = target.trip if isinstance(target, Routed) else None
         force = trip.force if trip is not None else panic
-        row = self._board.row(target.endpoint)
+        endpoint, name = target.endpoint, target.model
+        row = self._board.rows.get(endpoint.id)
+        if row is None or row.endpoint is not endpoint:
+            row = self._board.row(endpoint)
         most = row.endpoint.provider.max_in_flight
-        if not row.enabled or (0 < most <= row.in_flight if queued else row.full()):
+        if not row.enabled or (most > 0 and (most <= row.in_flight if queued else row.full())):
             return None
-        model = row.model(target.model, now)
+        model = row.models.get(name) or row.model(name, now)
         probe = force and not row.ready_but_draining(model, now)
         if probe and model.probing:
             return None
-        host = row.breaker.permit(now, force=force)
+        breaker, its = row.breaker, model.breaker
+        host = breaker.generation if breaker.calm else breaker.permit(now, force=force)
         if host is None:
             return None
-        permit = model.breaker.permit(now, force=force)
+        permit = its.generation if its.calm else its.permit(now, force=force)
         if permit is None:
-            row.breaker.drop(host)
+            breaker.drop(host)
             return None
         row.in_flight += 1
         row.requests += 1

@@ -15,17 +15,19 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import TypeVar
 
+from ccm.late import regex
 from ccm.model import EMPTY, TIERS, Provider
 
 Entry = TypeVar("Entry")
 
-_ONE_MILLION = re.compile(r"\[1m\]$", re.IGNORECASE)
+_ONE_MILLION = regex(r"\[1m\]$", re.IGNORECASE)
 # as Anthropic itself spells its models; other platforms have dots, dates with @, prefixes
-_ANTHROPIC_NAME = re.compile(r"claude-[a-z0-9-]+$")
-_DOTTED = re.compile(r"\d\.\d")
-_WORD = re.compile(r"[a-z]+")
+_ANTHROPIC_NAME = regex(r"claude-[a-z0-9-]+$")
+_DOTTED = regex(r"\d\.\d")
+_WORD = regex(r"[a-z]+")
 
 # Claude Code's aliases -> tier ("" = whatever the default is). `opusplan` plans with opus.
 ALIASES: Mapping[str, str] = {
@@ -69,6 +71,7 @@ def is_claude(model: str) -> bool:
     return "claude" in lower or lower in ALIASES
 
 
+@lru_cache(maxsize=512)
 def tier_of(model: str) -> str:
     """The tier of a Claude name: "opus", "sonnet", "haiku", "fable"; "" where it names none or is not Claude's.
 

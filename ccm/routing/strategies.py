@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from statistics import median
 
 from ccm.shape import dataclass, field
 
@@ -99,7 +99,7 @@ def latency(rivals: Sequence[Rival], turns: Turns | None, rng: random.Random) ->
     gets one request, whatever it was like when it was last measured: how else would its recovery be noticed.
     """
     known = [rival.latency_s for rival in rivals if rival.latency_s is not None]
-    middle = median(known) if known else 1.0
+    middle = statistics.median(known) if known else 1.0
 
     def cost(rival: Rival) -> tuple[float, int, int]:
         seconds = middle if rival.latency_s is None else rival.latency_s

@@ -7,20 +7,21 @@ or in what the model itself wrote: a conversation about tags must not be steered
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ccm.late import regex
 from ccm.wire.search import contains
 
 _CORE = b"-SUBAGENT-MODEL"
+_SMALL = 8192  # bytes; these are searched as fast without `wire.search`
 _TURNS = 2
-_TAG = re.compile(r"<CC([MR])-SUBAGENT-MODEL>\s*([^<>\x00-\x1f]{1,512}?)\s*</CC\1-SUBAGENT-MODEL>[ \t]*\n?")
+_TAG = regex(r"<CC([MR])-SUBAGENT-MODEL>\s*([^<>\x00-\x1f]{1,512}?)\s*</CC\1-SUBAGENT-MODEL>[ \t]*\n?")
 
 
 def may_have_tags(raw: bytes) -> bool:
     """Whether a tag can be in these bytes: one search, about 0.1 ms per MB. `<` and `>` may be escaped there."""
-    return contains(raw, _CORE)
+    return raw.find(_CORE) >= 0 if len(raw) < _SMALL else contains(raw, _CORE)
 
 
 def find_tag(request: Mapping[str, Any]) -> str:

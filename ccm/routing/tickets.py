@@ -60,19 +60,26 @@ class Memory:
         """An attempt begins. What else of the same conversation comes before it has answered goes the same way: a
         client's parallel first requests share one cache."""
         trip = ticket.trip
-        if trip is not None and trip.key is not None and trip.binds:
-            self._heading.setdefault(trip.key, []).append(ticket.row.endpoint.id)
+        if trip is None or trip.key is None or not trip.binds:
+            return
+        going = self._heading.get(trip.key)
+        if going is None:
+            self._heading[trip.key] = [ticket.row.endpoint.id]
+        else:
+            going.append(ticket.row.endpoint.id)
 
     def arrive(self, ticket: Ticket) -> None:
         """The attempt is over."""
         trip = ticket.trip
         if trip is None or trip.key is None or not trip.binds:
             return
-        heading = self._heading.get(trip.key)
-        if heading is not None and ticket.row.endpoint.id in heading:
-            heading.remove(ticket.row.endpoint.id)
-            if not heading:
-                del self._heading[trip.key]
+        heading, id = self._heading.get(trip.key), ticket.row.endpoint.id
+        if heading is None or id not in heading:
+            return
+        if len(heading) == 1:
+            del self._heading[trip.key]
+        else:
+            heading.remove(id)
 
     def heading(self, key: Key) -> str | None:
         """Where a conversation that is not bound yet is being asked at this moment."""
@@ -123,7 +130,8 @@ def learn(ticket: Ticket, outcome: Outcome, now: float, board: Board, memory: Me
     model.breaker.succeed(permit, now)
     row.succeeded(ticket.target.model, outcome, ticket.begun, now, timed=ticket.timed)
     memory.bind(ticket, now)
-    memory.learn(ticket, outcome, now)
+    if trip is not None and trip.learns:
+        memory.learn(ticket, outcome, now)
     return True
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from ccm.late import regex
 from ccm.model import FailureKind as K
 from ccm.model import ProviderError
 
@@ -50,7 +51,7 @@ _RATE_CODES = {
     )
     for word in words.split()
 }
-_SAYS_OVERFLOW = re.compile(
+_SAYS_OVERFLOW = regex(
     r"prompt is too long|prompt too long|input is too long|exceeds? (?:the |its |this model'?s )?(?:available )?context"
     r"|maximum context length|context[ _](?:length|window|limit|size)[^.]{0,40}exceed|exceed[^.]{0,40}context (?:length|limit)"
     r"|input token count[^.]{0,80}exceeds|maximum (?:number of )?(?:input |prompt )?tokens allowed|input tokens exceeded"
@@ -59,7 +60,7 @@ _SAYS_OVERFLOW = re.compile(
     r"|tokens? \+ `?max_new_tokens`? must be|larger than the maximum context size",
     re.IGNORECASE,
 )
-_SAYS_NO_ACCESS = re.compile(
+_SAYS_NO_ACCESS = regex(
     r"(?:don'?t|do not|does not|no) have (?:access|permission)[^.]{0,40}model|access to (?:the |this )?model"
     r"|model[^.]{0,60}not (?:enabled|allowed|activated)",
     re.IGNORECASE,
@@ -68,7 +69,7 @@ _SAYS_NO_ACCESS = re.compile(
 _PHRASES: tuple[tuple[frozenset[int], re.Pattern[str], K], ...] = (
     (
         frozenset({0, 200, 400, 402, 403, 422, 500}),
-        re.compile(
+        regex(
             r"safety system|content management policy|content filter|usage polic(?:y|ies) viol|input was flagged",
             re.I,
         ),
@@ -77,12 +78,12 @@ _PHRASES: tuple[tuple[frozenset[int], re.Pattern[str], K], ...] = (
     (frozenset({0, 200, 400, 413, 422, 500, 503}), _SAYS_OVERFLOW, K.CONTEXT_TOO_LONG),
     (
         frozenset({0, 200, 400, 403, 451}),
-        re.compile(r"(?:location|country|region)[^.]{0,30} (?:is )?not (?:supported|available)", re.I),
+        regex(r"(?:location|country|region)[^.]{0,30} (?:is )?not (?:supported|available)", re.I),
         K.REGION,
     ),
     (
         frozenset({0, 200, 400, 401, 403}),
-        re.compile(
+        regex(
             r"(?:incorrect|invalid|wrong|malformed|no|missing|expired)[^.]{0,12} (?:x-)?api[- _]?key|api[- _]?key (?:is )?"
             r"(?:not valid|invalid|expired|missing)|invalid bearer|security token|token (?:is|has) expired"
             r"|(?:missing|invalid) auth",
@@ -93,7 +94,7 @@ _PHRASES: tuple[tuple[frozenset[int], re.Pattern[str], K], ...] = (
     (frozenset({400, 401, 403, 404}), _SAYS_NO_ACCESS, K.MODEL_ACCESS),
     (
         frozenset({0, 200, 400, 404, 422}),
-        re.compile(
+        regex(
             r"model identifier is invalid|models?[ :/]+[`'\"]?[\w./:@-]+[`'\"]? (?:does not exist|(?:is |was )?not found)"
             r"|(?:unknown|invalid|no such) model\b|not a valid model|model .{0,80}(?:deprecated|decommissioned|retired)",
             re.I,
@@ -102,16 +103,16 @@ _PHRASES: tuple[tuple[frozenset[int], re.Pattern[str], K], ...] = (
     ),
     (
         frozenset({0, 200, 413, 429, 503}),
-        re.compile(r"rate[- ]?limit|too many requests|tokens per (?:min|day)|requests per (?:min|day)", re.I),
+        regex(r"rate[- ]?limit|too many requests|tokens per (?:min|day)|requests per (?:min|day)", re.I),
         K.RATE_LIMIT,
     ),
     (
         frozenset({0, 200, 429, *range(500, 600)}),
-        re.compile(r"overloaded|at capacity|high demand|high load|temporarily unavailable", re.I),
+        regex(r"overloaded|at capacity|high demand|high load|temporarily unavailable", re.I),
         K.OVERLOADED,
     ),
 )
-_SAYS_QUOTA = re.compile(
+_SAYS_QUOTA = regex(
     r"credit balance is too low|have any credits|insufficient (?:credit|balance|funds|quota)|more credits|out of credits|spend(?:ing)? limit"
     r"|exceeded your current quota|reached your specified (?:api )?usage limits?|billing (?:hard )?limit|requires more credits"
     r"|check your plan and billing|payment required|purchase (?:more )?credits|used up[^.]{0,30}quota|account is in arrears",
@@ -128,14 +129,14 @@ _TYPES: Mapping[str, K] = {
     "api_error": K.TRANSIENT, "overloaded_error": K.OVERLOADED, "invalid_request_error": K.CALLER_FAULT,
     "request_too_large": K.CALLER_FAULT,
 }  # fmt: skip
-_GENERIC = re.compile(r"^\s*(?:provider returned error|error|upstream error)?\s*$", re.IGNORECASE)
-_PER_DAY = re.compile(rb"PerDay|per_day|requests per day", re.IGNORECASE)
+_GENERIC = frozenset({"", "provider returned error", "error", "upstream error"})
+_PER_DAY = regex(rb"PerDay|per_day|requests per day", re.IGNORECASE)
 
 
 def text_of(error: ProviderError) -> str:
     """What phrases are looked for in. The body only where the message says nothing (OpenRouter hides the upstream's
     own words in `metadata.raw`); otherwise it may quote the model or the request."""
-    if _GENERIC.match(error.message):
+    if error.message.strip().lower() in _GENERIC:
         return f"{error.message}\n{error.body[:8192].decode('utf-8', 'replace')}"
     return error.message[:8192]
 
@@ -174,10 +175,10 @@ def kind_of(error: ProviderError, text: str, wait: float | None) -> K:
     return K.TRANSIENT if status >= 500 else K.PROTOCOL
 
 
-_N = r"(\d[\d,]*)"
+_N = r"(\d[\d,]{0,19})"  # bounded: with no end, a provider that sends nothing but digits costs seconds
 # pattern -> which group is the input, which the maximum
 _NUMBERS: tuple[tuple[re.Pattern[str], int, int], ...] = tuple(
-    (re.compile(pattern, re.IGNORECASE | re.DOTALL), input, maximum)
+    (regex(pattern, re.IGNORECASE | re.DOTALL), input, maximum)
     for pattern, input, maximum in (
         (rf"too long: {_N} tokens? > {_N}", 1, 2),
         (rf"exceed context limit: {_N} \+ {_N} > {_N}", 1, 3),
@@ -195,8 +196,8 @@ _NUMBERS: tuple[tuple[re.Pattern[str], int, int], ...] = tuple(
         (rf"<= {_N}\. given: {_N}", 2, 1),
     )
 )
-_ONLY_MAXIMUM = re.compile(rf"(?:maximum|limit|up to|n_ctx)[^\d.]{{0,60}}{_N}", re.IGNORECASE)
-_LLAMA = re.compile(rb'"(n_prompt_tokens|n_ctx)"\s*:\s*(\d+)')
+_ONLY_MAXIMUM = regex(rf"(?:maximum|limit|up to|n_ctx)[^\d.]{{0,60}}{_N}", re.IGNORECASE)
+_LLAMA = regex(rb'"(n_prompt_tokens|n_ctx)"\s*:\s*(\d+)')
 
 
 def overflow_numbers(text: str, body: bytes = b"") -> tuple[int | None, int | None]:

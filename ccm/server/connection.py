@@ -10,6 +10,7 @@ import re
 import socket
 import time
 from collections.abc import Callable
+from typing import Any
 
 from ccm.errors import BadRequest, BadUpstream
 from ccm.server.bodies import Pool
@@ -43,6 +44,7 @@ class Request:
     body: bytes
     minor: int
     keep_alive: bool
+    notes: dict[Any, Any]  # what was found out about heads like this one
 
 
 class Connection:
@@ -203,11 +205,16 @@ class Connection:
         if target[0] != "/" and target != "*":  # absolute-form: its authority replaces Host (RFC 9112 3.2.2)
             target = "/" + target.partition("://")[2].partition("/")[2]
         path, _, query = target.partition("?")
-        return Request(head.method, path, query, head.headers, body, head.minor, head.keep_alive)
+        return Request(head.method, path, query, head.headers, body, head.minor, head.keep_alive, head.notes)
 
     def _reserve(self, size: int) -> None:
         self._pool.take(size)
         self._held += size
+
+    @property
+    def asked(self) -> str:
+        """The target of the request whose body is being read; "" before its head is known."""
+        return "" if self._head is None else self._head.target
 
     def hand_over(self) -> int:
         """The bytes of the pool that the body of the request just read holds; whoever takes the request gives them back."""

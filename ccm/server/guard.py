@@ -5,11 +5,11 @@ Loopback is not a boundary: every web page and every user of the machine can rea
 
 from __future__ import annotations
 
-import hmac
 import re
 from collections.abc import Mapping, Sequence
 
 from ccm.errors import Refusal
+from ccm.wire.digest import compare_digest
 from ccm.wire.origin import check_browser as check_browser
 
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::([0-9]{1,5}))?\Z")
@@ -58,7 +58,7 @@ def check_token(headers: Mapping[str, str], token: str) -> None:
     scheme, _, bearer = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         given.append(bearer.strip())
-    fits = [hmac.compare_digest(value.encode("latin-1", "replace"), wanted) for value in given]
+    fits = [compare_digest(value.encode("latin-1", "replace"), wanted) for value in given]
     if not any(fits):
         raise Refusal(
             401,

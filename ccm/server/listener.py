@@ -22,6 +22,7 @@ from ccm.errors import BadRequest, ClientGone, Refusal
 from ccm.proxy.downstream import Downstream
 from ccm.proxy.engine import new_id
 from ccm.proxy.entry import envelope
+from ccm.server import routes
 from ccm.server.bodies import Pool
 from ccm.server.connection import Closed, Connection, Request
 from ccm.server.workers import Workers
@@ -230,17 +231,18 @@ class Listener(ThreadingHTTPServer):
             keep_alive=request.keep_alive and not (self._draining and self._pass_on is None),
             head_only=request.method == "HEAD",
             relieve=self.workers.relieve,
-            on_release=lambda alive: self._release(conn, alive),
+            on_release=lambda alive: self._release(conn, alive, held if down.keeps_body else 0),
         )
-        held = conn.hand_over()
+        held, lent = conn.hand_over(), False
         try:
             if self._handle(request, down):
-                return False  # a stream that the pump has keeps nothing of its request
+                lent = down.keeps_body  # most streams that the pump has keep nothing of their request
+                return False
         except ClientGone:
             self._close(conn)
             return False
         finally:
-            if held:
+            if held and not lent:
                 self.bodies.give(held)
         if not down.keep_alive:
             self._close(conn)
@@ -251,8 +253,10 @@ class Listener(ThreadingHTTPServer):
         self._park(conn)
         return False
 
-    def _release(self, conn: Connection, alive: bool) -> None:
-        """The pump is done with a connection it was lent."""
+    def _release(self, conn: Connection, alive: bool, held: int) -> None:
+        """The pump is done with a connection it was lent, and with what was `held` of its request."""
+        if held:
+            self.bodies.give(held)
         if not alive:
             self._close(conn)
             return
@@ -281,7 +285,8 @@ class Listener(ThreadingHTTPServer):
         down = Downstream(
             conn.sock, http11=True, keep_alive=False, head_only=False, relieve=_nothing, on_release=_ignore
         )
-        error = envelope(refusal.surface, refusal.status, refusal.type, refusal.message, new_id("req_"))
+        surface = routes.surface_of(conn.asked) if conn.asked else refusal.surface
+        error = envelope(surface, refusal.status, refusal.type, refusal.message, new_id("req_"))
         try:
             down.answer_json(refusal.status, error, refusal.headers)
         except ClientGone:
@@ -304,6 +309,7 @@ class Listener(ThreadingHTTPServer):
         """Closes connections whose time is up, and the oldest idle ones at 80 % of the limit; in a drain all idle ones
         are passed on to the successor, or closed where there is none."""
         now = time.monotonic()
+        self.workers.mind()
         for fd, conn in list(self._parked.items()):
             ends = conn.deadline <= now
             if not ends and not (self._draining and conn.idle):

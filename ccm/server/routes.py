@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import unquote
 
 from ccm.errors import ClientGone, Refusal
+from ccm.late import regex
 from ccm.model import Snapshot
 from ccm.observe.metrics import CONTENT_TYPE
 from ccm.proxy import parse, queries
@@ -32,7 +33,8 @@ class Visit:
 
 
 def _messages(visit: Visit) -> bool:
-    return Flow(visit.engine, visit.request.body, visit.request.headers, visit.entry, visit.down).run()
+    request = visit.request
+    return Flow(visit.engine, request.body, request.headers, visit.entry, visit.down, request.notes).run()
 
 
 def _count(visit: Visit) -> bool:
@@ -105,18 +107,19 @@ ROUTES: Mapping[str, Route] = {
 # Claude Code's other modes, and Azure's classic path; the model stands in the path, and so does whether it streams (DIALECTS 12).
 _VERTEX = r"(?:/v1(?:beta1)?)?/projects/[^/]+/locations/[^/]+/publishers/anthropic/models"
 CLOUDS: Sequence[tuple[re.Pattern[str], Route]] = (
-    (re.compile(r"/deployments/([^/]+)/chat/completions()"), Route(("POST",), True, _messages, "chat")),
+    (regex(r"/deployments/([^/]+)/chat/completions()"), Route(("POST",), True, _messages, "chat")),
     (
-        re.compile(r"/model/([^/]+)/(?:invoke|(invoke-with-response-stream))"),
+        regex(r"/model/([^/]+)/(?:invoke|(invoke-with-response-stream))"),
         Route(("POST",), True, _messages, "bedrock"),
     ),
-    (re.compile(r"/model/([^/]+)/count-tokens()"), Route(("POST",), True, _count, "bedrock")),
-    (re.compile(_VERTEX + r"/()count-tokens:rawPredict()"), Route(("POST",), True, _count, "vertex")),
+    (regex(r"/model/([^/]+)/count-tokens()"), Route(("POST",), True, _count, "bedrock")),
+    (regex(_VERTEX + r"/()count-tokens:rawPredict()"), Route(("POST",), True, _count, "vertex")),
     (
-        re.compile(_VERTEX + r"/([^/:]+):(?:rawPredict|(streamRawPredict))"),
+        regex(_VERTEX + r"/([^/:]+):(?:rawPredict|(streamRawPredict))"),
         Route(("POST",), True, _messages, "vertex"),
     ),
 )
+_ADMITTED = "admitted"  # in a head's notes: (snapshot, address, what `find` says of its path)
 _PREFIX = re.compile(r"/p/([A-Za-z0-9_.-]{1,64})(?=/)")
 
 
@@ -149,16 +152,26 @@ def find(path: str) -> tuple[Route | None, Entry, str]:
     return None, Entry(prefix=prefix), ""
 
 
+def surface_of(target: str) -> str:
+    """Whose error envelope somebody who asks for this understands."""
+    return find(_path(target))[1].surface
+
+
 def admit(engine: Engine, head: RequestHead, local: tuple[str, int]) -> None:
-    """Decides from the head alone; raises Refusal before a body is read."""
-    route, entry, _ = find(_path(head.target))
+    """Decides from the head alone; raises Refusal before a body is read. A head like one that was let in under the
+    same configuration, at the same address, is let in again."""
+    snapshot, known = engine.snapshot, head.notes.get(_ADMITTED)
+    if known is not None and known[0] is snapshot and known[1] == local:
+        return
+    found = find(_path(head.target))
     try:
-        _admit(engine.snapshot, route, head, local)
+        _admit(snapshot, found[0], head, local)
     except Refusal as refusal:
-        refusal.surface = entry.surface
+        refusal.surface = found[1].surface
         raise
     except Exception as fault:
-        raise _fault(engine, fault, entry) from None
+        raise _fault(engine, fault, found[1]) from None
+    head.notes[_ADMITTED] = (snapshot, local, found)
 
 
 def _admit(snapshot: Snapshot, route: Route | None, head: RequestHead, local: tuple[str, int]) -> None:
@@ -200,7 +213,8 @@ def _path(target: str) -> str:
 
 def handle(engine: Engine, request: Request, down: Downstream) -> bool:
     """Answers an admitted request. True: the connection is answered for by the pump."""
-    route, entry, rest = find(request.path)
+    known = request.notes.get(_ADMITTED)
+    route, entry, rest = find(request.path) if known is None else known[2]
     assert route is not None, "admit() lets only known paths in"
     try:
         return route.run(Visit(engine, request, down, entry, rest))

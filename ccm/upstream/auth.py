@@ -6,7 +6,6 @@ The key goes into a header of a request to its own provider's host, never into a
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ccm.config.secrets import KeyCommands, KeyUnavailable, key_fault
 from ccm.errors import UpstreamError
-from ccm.late import Late
+from ccm.late import Late, regex
 from ccm.model import EMPTY, Endpoint, FailureKind, KeySource, Provider, ProviderError, Secret
 from ccm.upstream.sessions import proxy_headers
 from ccm.upstream.tokens import KeyDelayed, Renewed
@@ -28,9 +27,9 @@ else:  # the clouds' ways are imported for the first request that goes there
     aws, gcp = Late("ccm.upstream.aws"), Late("ccm.upstream.gcp")
     session, sigv4 = Late("ccm.upstream.session"), Late("ccm.upstream.sigv4")
 
-_JWT = re.compile(r"eyJ[\w-]*\.[\w-]+\.[\w-]*")
+_JWT = regex(r"eyJ[\w-]*\.[\w-]+\.[\w-]*")
 # Bedrock's hosts tell service and region: bedrock-runtime.eu-west-1.amazonaws.com, bedrock-mantle.us-east-1.api.aws.
-_BEDROCK = re.compile(r"(?:^|[/.])(bedrock(?:-[a-z]+)*)\.([a-z]{2}(?:-[a-z]+)+-\d+)\.")
+_BEDROCK = regex(r"(?:^|[/.])(bedrock(?:-[a-z]+)*)\.([a-z]{2}(?:-[a-z]+)+-\d+)\.")
 # Keys of which it is known whose they are: the client's own go to no other type of provider.
 _OWNERS: Mapping[str, frozenset[str]] = {
     "sk-ant-": frozenset({"anthropic"}),
@@ -116,6 +115,13 @@ class Authorizer:
         if isinstance(proxy_auth, Secret) and url.startswith("http://"):
             found |= proxy_headers(proxy_auth)
         return found
+
+    def lasts(self, endpoint: Endpoint) -> bool:
+        """Whether every request to this endpoint is authenticated by the same headers as long as the configuration
+        stays: a key that was read with it. Not what a command, a cloud or the client itself gives, nor a signature."""
+        key, scheme = endpoint.key, endpoint.provider.auth
+        fixed = key is not None and key.kind not in ("none", "command") and key.secret is not None
+        return scheme != "passthrough" and (fixed or scheme == "none")
 
     def refused(self, endpoint: Endpoint) -> bool:
         """The provider refused these credentials. True when the next request will get new ones: what a command

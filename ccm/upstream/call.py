@@ -8,7 +8,6 @@ leaves is noticed at once, in every phase (R37).
 from __future__ import annotations
 
 import socket
-import ssl
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from ccm.errors import BadUpstream, UpstreamError
 from ccm.late import Late
 from ccm.model import FailureKind, ProviderError
+from ccm.upstream import tls
 from ccm.upstream.poller import BROKEN, READ, WRITE, wait_for
 from ccm.upstream.sessions import Plain, Pool
 from ccm.wire import http1
@@ -30,7 +30,6 @@ else:  # named only where one of them is on its way already
 
 _PIECE = 64 * 1024
 _SHORT_WAIT_S = 0.002
-NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Watch(Protocol):
@@ -59,6 +58,14 @@ def failure(kind: FailureKind, message: str, type: str = "api_error") -> Upstrea
     return UpstreamError(ProviderError(0, type, message, kind=kind))
 
 
+def request_head(
+    pool: Pool, path: str, headers: Mapping[str, str], method: str = "POST"
+) -> tuple[bytes, bytes]:
+    """A request's head up to the body's length, and what follows it."""
+    line = f"{method} {pool.absolute}{pool.path}{path} HTTP/1.1\r\nhost: {pool.authority}\r\ncontent-length: "
+    return line.encode("latin-1"), b"\r\n%b\r\n" % block(headers)
+
+
 class Call:
     """Sends one request and reads its answer. Owned by one thread at a time; `close` and `release` end it."""
 
@@ -75,13 +82,13 @@ class Call:
     def send(
         self, path: str, headers: Mapping[str, str], body: bytes, deadline: float, method: str = "POST"
     ) -> None:
+        """`exchange` with a head made of these."""
+        before, after = request_head(self.pool, path, headers, method)
+        self.exchange(b"%b%d%b" % (before, len(body), after), body, deadline)
+
+    def exchange(self, request: bytes, body: bytes, deadline: float) -> None:
         """Connects if need be and sends the request; reads the head. A connection that turns out to have been closed
         by the provider meanwhile is replaced once, silently: nothing was processed (RELIABILITY row 6)."""
-        target = f"{self.pool.absolute}{self.pool.path}{path}"
-        lines = (
-            f"{method} {target} HTTP/1.1\r\nhost: {self.pool.authority}\r\ncontent-length: {len(body)}\r\n"
-        )
-        request = lines.encode("latin-1") + block(headers) + b"\r\n"
         for again in (True, False):
             self._open()
             try:
@@ -102,10 +109,21 @@ class Call:
     def _open(self) -> None:
         name = self.pool.provider.name
         try:
-            connection, reused = self.pool.take()
+            watch = self.watch
+            connection, reused = self.pool.take() if watch is None else self.pool.take(watch.waiting)
         except TimeoutError:
             raise failure(
                 FailureKind.CONNECT, f"no connection to {name} ({self.pool.authority}) in time"
+            ) from None
+        except tls.FAILED as error:
+            raise failure(
+                FailureKind.CONNECT, f"TLS to {name} ({self.pool.authority}) failed: {_short(error)}"
+            ) from None
+        except (
+            OSError
+        ) as error:  # before urllib3's: a plain connection has only these, and urllib3 may not be imported
+            raise failure(
+                FailureKind.CONNECT, f"cannot reach {name} ({self.pool.authority}): {_short(error)}"
             ) from None
         except exceptions.NewConnectionError as error:  # refused, no such host: a subclass of the next one
             raise failure(
@@ -115,11 +133,11 @@ class Call:
             raise failure(
                 FailureKind.CONNECT, f"no connection to {name} ({self.pool.authority}) in time"
             ) from None
-        except (ssl.SSLError, exceptions.SSLError) as error:
+        except exceptions.SSLError as error:
             raise failure(
                 FailureKind.CONNECT, f"TLS to {name} ({self.pool.authority}) failed: {_short(error)}"
             ) from None
-        except (exceptions.HTTPError, OSError) as error:
+        except exceptions.HTTPError as error:
             raise failure(
                 FailureKind.CONNECT, f"cannot reach {name} ({self.pool.authority}): {_short(error)}"
             ) from None
@@ -133,14 +151,14 @@ class Call:
     def _write(self, head: bytes, body: bytes, deadline: float) -> None:
         sock = self.sock
         try:
-            if isinstance(sock, ssl.SSLSocket):
+            if self.pool.secure:
                 pieces = [head + body] if len(body) < _PIECE else [head, body]
             else:
                 sent = sock.sendmsg((head, body))
                 if sent == len(head) + len(body):
                     return
                 pieces = [head[sent:], body] if sent < len(head) else [body[sent - len(head) :]]
-        except NOT_NOW:
+        except tls.NOT_NOW:
             pieces = [head, body]
         except OSError as error:
             raise failure(
@@ -151,8 +169,8 @@ class Call:
             while view:
                 try:
                     view = view[sock.send(view) :]
-                except NOT_NOW as error:
-                    events = READ if isinstance(error, ssl.SSLWantReadError) else WRITE
+                except tls.NOT_NOW as error:
+                    events = READ if isinstance(error, tls.WANTS_READ) else WRITE
                     self._wait(events, deadline, FailureKind.HEAD_TIMEOUT, "did not take the request in time")
                 except OSError as error:
                     if self._answered_early():
@@ -210,8 +228,8 @@ class Call:
         while True:
             try:
                 return self.sock.recv(_PIECE)
-            except NOT_NOW as error:
-                self._wait(WRITE if isinstance(error, ssl.SSLWantWriteError) else READ, deadline, kind, what)
+            except tls.NOT_NOW as error:
+                self._wait(WRITE if isinstance(error, tls.WANTS_WRITE) else READ, deadline, kind, what)
             except OSError as error:
                 raise failure(
                     FailureKind.BROKEN, f"{self.pool.provider.name} broke the connection: {_short(error)}"
@@ -256,7 +274,7 @@ class Call:
 
     def _wait(self, events: int, deadline: float, kind: FailureKind, what: str) -> None:
         fd = self.sock.fileno()
-        if events == READ and isinstance(self.sock, ssl.SSLSocket) and self.sock.pending():
+        if events == READ and tls.has_more(self.sock):
             return
         watch = self.watch
         short = True
@@ -311,8 +329,8 @@ def _short(error: BaseException) -> str:
     """An exception for people: its innermost reason, without object addresses."""
     cause = getattr(error, "reason", None)
     for each in (error, cause, *error.args):
-        if isinstance(each, ssl.SSLCertVerificationError):
-            return f"its certificate is not trusted: {each.verify_message}"
+        if isinstance(each, tls.UNTRUSTED):
+            return f"its certificate is not trusted: {getattr(each, 'verify_message', each)}"
     reason = cause
     text = str(reason or error)
     if ": " in text and " object at 0x" in text:

@@ -21,7 +21,10 @@ import requests.utils
 from urllib3 import HTTPConnectionPool
 
 from ccm.model import EMPTY, Secret
+from ccm.upstream import tls
 from ccm.upstream.sessions import POOL_SIZE, file_version, proxy_headers
+
+tls.learn(ssl.SSLWantReadError, ssl.SSLWantWriteError, ssl.SSLError, ssl.SSLCertVerificationError)
 
 
 class _Adapter(requests.adapters.HTTPAdapter):

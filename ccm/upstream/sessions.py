@@ -14,7 +14,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -138,6 +138,9 @@ class Plain:
         self.sock.close()
 
 
+def _nothing() -> None: ...
+
+
 class Pool:
     """One provider's connections. `path` is the base URL's path, to be put before the dialect's own."""
 
@@ -170,12 +173,14 @@ class Pool:
         self._get = getattr(self._pool, "_get_conn", self._make)
         self._put = getattr(self._pool, "_put_conn", _close)
 
-    def take(self) -> tuple[HTTPConnection | Plain, bool]:
-        """A connected connection and whether it had been used before. Raises what urllib3 and ssl raise, OSError for
-        a name that leads where no provider may be."""
-        return self._take_plain() if self._pool is None else self._take_pooled(self._pool)
+    def take(self, connecting: Callable[[], None] = _nothing) -> tuple[HTTPConnection | Plain, bool]:
+        """A connected connection and whether it had been used before. `connecting` is called before one is made: that
+        takes its time. Raises what urllib3 and ssl raise, OSError for a name that leads where no provider may be."""
+        if self._pool is None:
+            return self._take_plain(connecting)
+        return self._take_pooled(self._pool, connecting)
 
-    def _take_plain(self) -> tuple[Plain, bool]:
+    def _take_plain(self, connecting: Callable[[], None]) -> tuple[Plain, bool]:
         now = time.clock_gettime(_CLOCK)
         while self._idle:
             try:
@@ -185,6 +190,7 @@ class Pool:
             if now - known.ccm_idle_since < IDLE_LIMIT_S and not known.dropped:
                 return known, True
             known.close()
+        connecting()
         sock = socket.create_connection((self.host, self.port), self._connect_s)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -195,7 +201,9 @@ class Pool:
         sock.setblocking(False)
         return Plain(sock), False
 
-    def _take_pooled(self, pool: HTTPConnectionPool) -> tuple[HTTPConnection, bool]:
+    def _take_pooled(
+        self, pool: HTTPConnectionPool, connecting: Callable[[], None]
+    ) -> tuple[HTTPConnection, bool]:
         while True:
             try:
                 connection: Any = self._get(timeout=0.001)
@@ -207,6 +215,7 @@ class Pool:
                 return connection, True
             connection.close()  # and those below it in the stack, one after the other: they are older still
         connection.timeout = self._connect_s
+        connecting()
         try:
             if self._proxied and self.secure:
                 pool._prepare_proxy(connection)

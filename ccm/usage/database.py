@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from urllib.parse import quote
 
@@ -40,7 +40,7 @@ def open_for_writing(path: str) -> sqlite3.Connection:
     """A connection to a database of the newest schema; the file and its directory are made where missing. A file of up
     to CHECK_AT_ONCE_BYTES has been checked; for a larger one there is `find_damage`.
 
-    Raises Broken, schema.NewerSchema, other sqlite3 errors, and OSError. The connection is in autocommit mode.
+    Raises Broken, NewerSchema, other sqlite3 errors, and OSError. The connection is in autocommit mode.
     """
     directory = os.path.dirname(path)
     if directory and not os.path.isdir(directory):
@@ -79,8 +79,8 @@ def find_damage(path: str, stopping: Callable[[], bool]) -> str:
 
 
 def _prepare(db: sqlite3.Connection, check: bool) -> None:
-    if (version := schema.version_of(db)) > schema.VERSION:
-        raise schema.NewerSchema(f"it has schema {version}, this ccm knows {schema.VERSION}")
+    if (version := version_of(db)) > schema.VERSION:
+        raise NewerSchema(f"it has schema {version}, this ccm knows {schema.VERSION}")
     if check:
         found = db.execute("PRAGMA quick_check(1)").fetchone()
         if found is None or found[0] != "ok":
@@ -89,7 +89,7 @@ def _prepare(db: sqlite3.Connection, check: bool) -> None:
     db.execute("PRAGMA synchronous = NORMAL")
     db.execute("PRAGMA journal_size_limit = 67108864")
     db.execute("PRAGMA temp_store = MEMORY")
-    schema.migrate(db)
+    migrate(db)
     db.execute(schema.MAKE_MOMENT)
 
 
@@ -125,7 +125,7 @@ def open_for_reading(path: str) -> sqlite3.Connection:
     address = f"file:{quote(os.path.abspath(path))}?mode=ro"
     db = _connect(address)
     try:
-        schema.version_of(db)
+        version_of(db)
     except sqlite3.OperationalError:
         db.close()
         if os.path.exists(path + "-wal"):
@@ -158,3 +158,37 @@ def size_bytes(path: str) -> int:
         except OSError:
             pass
     return total
+
+
+class NewerSchema(sqlite3.OperationalError):
+    """The file was written by a newer ccm: this one must not write to it."""
+
+
+def version_of(db: sqlite3.Connection) -> int:
+    """The version of the schema; 0 for an empty database."""
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def migrate(db: sqlite3.Connection, steps: Sequence[Sequence[str]] = schema.STEPS) -> int:
+    """Brings a database to the newest version, all steps in one transaction; returns the version it had.
+
+    Raises NewerSchema, and what sqlite raises; then nothing has changed. `db` is in autocommit mode.
+    """
+    before = version_of(db)
+    if before == len(steps):
+        return before
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        before = version_of(db)  # another ccm may have been faster
+        if before > len(steps):
+            raise NewerSchema(f"it has schema {before}, this ccm knows {len(steps)}")
+        for step in steps[before:]:
+            for statement in step:
+                db.execute(statement)
+        db.execute(f"PRAGMA user_version = {len(steps)}")
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+    return before

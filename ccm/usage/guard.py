@@ -9,10 +9,10 @@ At the limit there is a warning, at twice the limit every further request of the
 from __future__ import annotations
 
 import json
+import statistics
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from statistics import median
 from typing import Any
 
 from ccm.settings import GuardSettings
@@ -255,7 +255,7 @@ class Guard:
             amount -= session.forgiven_usd[1]
         if len(before) < LEAST_HOURS or amount < LEAST_USD:
             return "", ""
-        usual = median(before)
+        usual = statistics.median(before)
         said = f"this hour has cost {usd(amount)}, {amount / usual:.1f} times its median hour ({usd(usual)})"
         if amount >= 2 * factor * usual:
             return said, ""

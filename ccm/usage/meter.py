@@ -217,7 +217,7 @@ class Meter:
             self._done[record.id] = None
             if len(self._done) > REPLAYED:
                 self._done.popitem(last=False)
-            hold = self._holds.pop(record.id, None)
+            hold = self._holds.pop(record.id, None) if self._holds else None
             if hold is not None:
                 for account in hold.accounts:
                     account.running -= 1

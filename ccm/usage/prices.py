@@ -20,6 +20,7 @@ _HOUR_OVER_5M = 2 / 1.25
 _MOST_USD = 1e6  # of one request: what a provider reports beyond it is a fault, not a price
 # Surfaces that cost nothing anywhere (Anthropic, OpenAI and Google count tokens free of charge).
 _FREE_SURFACES = frozenset({"count_tokens"})
+_NO_PRICE = Price()
 
 
 def cost_usd(price: Price, usage: Usage) -> float | None:
@@ -41,23 +42,26 @@ def at_list_usd(price: Price, usage: Usage) -> float | None:
     these tokens as ordinary input: where there is a discount, the price pages name it, and writing is never cheaper.
     A provider's own web searches are priced where the catalogue has a price for them.
     """
-    rate, out = price.input, price.output
-    for limit, above_input, above_output in price.above:
-        if usage.input_total > limit:
-            rate, out = above_input, above_output
+    rate, out, sent = price.input, price.output, usage.input
+    read, five, hour = usage.cache_read, usage.cache_write_5m, usage.cache_write_1h
+    if price.above:
+        total = sent + read + five + hour
+        for limit, above_input, above_output in price.above:
+            if total > limit:
+                rate, out = above_input, above_output
     if rate is None or out is None:
         return None
-    steeper = rate / price.input if price.input else 1.0
-    write = _scaled(price.cache_write_5m, steeper, rate)
-    parts = (
-        (usage.input, rate),
-        (usage.output, out),
-        (usage.cache_read, _scaled(price.cache_read, steeper, rate)),
-        (usage.cache_write_5m, write),
-        (usage.cache_write_1h, _scaled(price.cache_write_1h, steeper, _hour(price, write))),
-    )
-    searches = usage.web_searches * (price.web_search or 0.0) / _PER_SEARCHES
-    return sum(tokens * per_million for tokens, per_million in parts) / _PER_TOKENS + searches
+    cost = sent * rate + usage.output * out
+    if read or five or hour:
+        steeper = rate / price.input if price.input else 1.0
+        write = _scaled(price.cache_write_5m, steeper, rate)
+        cost += read * _scaled(price.cache_read, steeper, rate)
+        cost += five * write
+        cost += hour * _scaled(price.cache_write_1h, steeper, _hour(price, write))
+    cost /= _PER_TOKENS
+    if usage.web_searches:
+        cost += usage.web_searches * (price.web_search or 0.0) / _PER_SEARCHES
+    return cost
 
 
 def _scaled(listed: float | None, steeper: float, otherwise: float) -> float:
@@ -83,17 +87,20 @@ def settle(record: RequestRecord) -> None:
             continue
         attempt.cost_usd = None
         if attempt.usage is not None:
-            attempt.cost_usd = cost_usd(attempt.price or Price(), attempt.usage)
+            attempt.cost_usd = cost_usd(attempt.price or _NO_PRICE, attempt.usage)
             parts.append(attempt.cost_usd)
-    figures = _figures(record.usage)
+    usage = record.usage
+    figures = _figures(usage)
     free = record.surface in _FREE_SURFACES or (answering is None and not figures)
     own = listed = 0.0 if free else None
     if figures and not free:  # an answer without any figures has a cost; nobody knows it
-        own = cost_usd(_price_of(record, answering), record.usage)
-        listed = at_list_usd(record.list_price or Price(), record.usage)
+        price, list_price = _price_of(record, answering), record.list_price or _NO_PRICE
+        listed = at_list_usd(list_price, usage)
+        same = price is list_price and usage.cost_usd is None
+        own = listed if same else cost_usd(price, usage)
     if answering is not None:
         answering.cost_usd = own
-    record.cost_usd = _sum([own, *parts])
+    record.cost_usd = _sum(own, parts)
     record.list_cost_usd = listed
 
 
@@ -103,7 +110,12 @@ def answering_attempt(record: RequestRecord) -> Attempt | None:
     It is the last one that was accepted ("200") at the record's endpoint and has no figures of its own, or the last
     one at all of those without figures while the record has some (a stream that was cut, or that the client left).
     """
-    open_ones = [attempt for attempt in record.attempts if attempt.usage is None]
+    attempts = record.attempts
+    if len(attempts) == 1:  # nearly every request
+        only = attempts[0]
+        if only.usage is None and only.endpoint == record.endpoint and only.model == record.model:
+            return only if only.result[:1] == "2" or _figures(record.usage) else None
+    open_ones = [attempt for attempt in attempts if attempt.usage is None]
     here = [a for a in open_ones if (a.endpoint, a.model) == (record.endpoint, record.model)]
     for attempt in reversed(here):
         if attempt.result.startswith("2"):
@@ -116,15 +128,17 @@ def answering_attempt(record: RequestRecord) -> Attempt | None:
 def _price_of(record: RequestRecord, answering: Attempt | None) -> Price:
     if record.price is not None:
         return record.price
-    return answering.price if answering is not None and answering.price is not None else Price()
+    return answering.price if answering is not None and answering.price is not None else _NO_PRICE
 
 
 def _figures(usage: Usage) -> bool:
-    return bool(usage.input_total or usage.output or usage.cost_usd is not None)
+    return bool(usage.input or usage.output or usage.input_total or usage.cost_usd is not None)
 
 
-def _sum(parts: Iterable[float | None]) -> float | None:
-    total = 0.0
+def _sum(own: float | None, parts: Iterable[float | None]) -> float | None:
+    if own is None:
+        return None
+    total = 0.0 + own
     for part in parts:
         if part is None:
             return None

@@ -12,12 +12,17 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ccm.usage import retention, schema
-from ccm.usage.database import open_for_reading
+from ccm.late import Late
+from ccm.usage import schema
 from ccm.usage.rows import hour_of
 from ccm.usage.schema import DAY, POSTINGS, SUMS
+
+if TYPE_CHECKING:
+    from ccm.usage import database, retention
+else:  # they need sqlite
+    database, retention = Late("ccm.usage.database"), Late("ccm.usage.retention")
 
 HOUR_S = 3600
 # What sums can be broken down by -> the column.
@@ -169,8 +174,8 @@ def local_day(at: float) -> str:
 
 def _open(path: str) -> sqlite3.Connection:
     """A reading connection to a database that has the sums. Raises FileNotFoundError for one that has nothing yet."""
-    db = open_for_reading(path)
-    if schema.version_of(db) < schema.VERSION:
+    db = database.open_for_reading(path)
+    if database.version_of(db) < schema.VERSION:
         db.close()
         raise FileNotFoundError(f"the usage database {path} was not yet opened by this version of ccm")
     return db

@@ -6,8 +6,8 @@ What comes from clients and providers is made storable here: bounded length, val
 from __future__ import annotations
 
 import functools
-import math
 import time
+from math import isfinite
 from typing import Any
 
 from ccm.messages.tokens import Usage
@@ -25,22 +25,32 @@ def rows_of(record: RequestRecord) -> tuple[Row, list[Row], list[Row]]:
     """(the request's row without its `seq`; its attempts' rows without `request`: those that stand for themselves, those
     that generated tokens which the request's own figures lack), in schema.py's order of columns."""
     answering = answering_attempt(record)
-    usage, reason = record.usage, record.stop_reason
-    provider, endpoint = _text(record.provider), _text(record.endpoint)
+    usage, attempts = record.usage, record.attempts
+    names: tuple[str, ...] = (
+        record.id, record.asked_model, record.request_class, record.session, record.project, record.provider,
+        record.endpoint, record.model, record.stop_reason or "",
+    )  # fmt: skip
+    joined = "".join(names)  # one look at all of them
+    if len(joined) > MAX_NAME or not joined.isascii():
+        names = tuple([_text(name) for name in names])
+    id, asked, kind, session, project, provider, endpoint, model, reason = names
     request = (
-        _text(record.id), float(record.at), hour_of(record.at), record.surface, _text(record.asked_model),
-        _text(record.request_class), _text(record.session), _text(record.project), provider, endpoint,
-        _text(record.model), record.status, record.ending, None if reason is None else _text(reason), record.stream,
-        _real(record.first_content_s), _real(record.total_s) or 0.0, len(record.attempts), *_tokens(usage),
+        id, float(record.at), hour_of(record.at), record.surface, asked, kind, session, project, provider, endpoint,
+        model, record.status, record.ending, None if record.stop_reason is None else reason, record.stream,
+        _real(record.first_content_s), _real(record.total_s) or 0.0, len(attempts), *_tokens(usage),
         usage.estimated and record.surface != "count_tokens", answering is not None and answering.assumed_billed,
         _answer_cost(record, answering), _real(record.cost_usd), _real(record.list_cost_usd),
     )  # fmt: skip
     plain: list[Row] = []
     partial: list[Row] = []
-    for n, attempt in enumerate(record.attempts):
-        where = _text(attempt.endpoint)
+    for n, attempt in enumerate(attempts):
+        if attempt is answering and attempt.endpoint == record.endpoint:
+            where, who = endpoint, provider
+        else:
+            where = _text(attempt.endpoint)
+            who = provider if where == endpoint else where.partition("#")[0]
         row = (
-            n, provider if where == endpoint else where.partition("#")[0], where, _text(attempt.model),
+            n, who, where, model if attempt.model == record.model else _text(attempt.model),
             _text(attempt.result), _real(attempt.started_s) or 0.0, _real(attempt.seconds) or 0.0,
             attempt.assumed_billed, _real(attempt.cost_usd),
         )  # fmt: skip
@@ -69,8 +79,9 @@ def _tokens(usage: Usage) -> Row:
         usage.input, usage.cache_read, usage.cache_write_5m, usage.cache_write_1h, usage.output, usage.thinking or 0,
         usage.web_searches, usage.web_fetches,
     )  # fmt: skip
-    if min(figures) < 0 or max(figures) > _MOST:
-        return tuple(min(max(figure, 0), _MOST) for figure in figures)
+    for figure in figures:
+        if not 0 <= figure <= _MOST:
+            return tuple([min(max(figure, 0), _MOST) for figure in figures])
     return figures
 
 
@@ -93,4 +104,4 @@ def _text(value: str) -> str:
 
 
 def _real(value: float | None) -> float | None:
-    return float(value) if value is not None and math.isfinite(value) else None
+    return float(value) if value is not None and isfinite(value) else None

@@ -8,7 +8,6 @@ answers or errors has no column.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping, Sequence
 
 TOKENS = ("input", "cache_read", "cache_write_5m", "cache_write_1h", "output", "thinking", "web_searches", "web_fetches")  # fmt: skip
@@ -32,7 +31,7 @@ ATTEMPT_COLUMNS = (
 )  # fmt: skip
 
 # {0}: a condition on `r`, a request. Any use must give one: without it this reads the whole table twice.
-POSTINGS = """
+_ANSWERS = """
 SELECT r.hour AS hour, r.at AS at, r.provider AS provider, r.endpoint AS endpoint, r.model AS model, r.class AS class,
   r.project AS project, r.session AS session, r.surface <> 'count_tokens' AS requests, r.ending IN ('failed', 'broken') AS failed,
   r.attempts AS attempts, r.input AS input, r.cache_read AS cache_read, r.cache_write_5m AS cache_write_5m,
@@ -42,13 +41,15 @@ SELECT r.hour AS hour, r.at AS at, r.provider AS provider, r.endpoint AS endpoin
   coalesce(r.list_cost_usd - r.cost_usd, 0.0) AS saved_usd,
   CASE WHEN r.assumed THEN coalesce(r.answer_cost_usd, 0.0) ELSE 0.0 END AS assumed_usd
 FROM requests r WHERE {0}
-UNION ALL
+"""
+_PARTS = """
 SELECT r.hour, r.at, a.provider, a.endpoint, a.model, r.class, r.project, r.session, 0, 0, 0, a.input, a.cache_read,
   a.cache_write_5m, a.cache_write_1h, a.output, a.thinking, a.web_searches, a.web_fetches, a.estimated,
   a.cost_usd IS NULL, coalesce(a.cost_usd, 0.0), 0.0, 0.0,
   CASE WHEN a.assumed_billed THEN coalesce(a.cost_usd, 0.0) ELSE 0.0 END
 FROM requests r JOIN attempts a ON a.request = r.seq WHERE a.partial AND {0}
 """
+POSTINGS = f"{_ANSWERS}UNION ALL{_PARTS}"
 # The local date of an hour; hours begin so that none straddles two of them.
 DAY = "strftime('%Y-%m-%d', hour, 'unixepoch', 'localtime')"
 
@@ -91,10 +92,9 @@ _TABLES_OF_SUMS = (
 _SUMMED = ", ".join(f"sum({name}) AS {name}" for name in SUMS)
 _OF_MOMENT = f"hour, {_DIMENSION_LIST}, session"
 # The requests in question, added up once: the tables of sums are three, and requests of a moment are much alike.
-_MOMENT = (
-    f"SELECT {_OF_MOMENT}, min(at) AS first_at, max(at) AS last_at, {_SUMMED} "  # noqa: S608 our own names
-    f"FROM ({POSTINGS}) GROUP BY {_OF_MOMENT}"
-)
+_SUM_OF = f"SELECT {_OF_MOMENT}, min(at) AS first_at, max(at) AS last_at, {_SUMMED} FROM "  # noqa: S608 our own names
+_MOMENT = f"{_SUM_OF}({POSTINGS}) GROUP BY {_OF_MOMENT}"
+_MOMENT_OF_ANSWERS = f"{_SUM_OF}({_ANSWERS}) GROUP BY {_OF_MOMENT}"
 
 
 def _add(
@@ -123,13 +123,15 @@ _ADD_MOMENT = (
         "project": ("max(project)", "CASE excluded.project WHEN '' THEN project ELSE excluded.project END"),
     }),
 )  # fmt: skip
-# Once per connection; then, for each batch, after its rows: the sums with :after, the last `seq` before the batch.
+# Once per connection; then, for each batch, after its rows: the sums with :after, the last `seq` before the batch. A
+# batch without partial attempts has no postings but those of its answers: looking for others costs a fifth of it.
 MAKE_MOMENT = f"CREATE TEMP TABLE IF NOT EXISTS moment AS {_MOMENT.format('false')}"
 ADD_NEW = (
     f"INSERT INTO temp.moment {_MOMENT.format('r.seq > :after')}",
     *_ADD_MOMENT,
     "DELETE FROM temp.moment",
 )
+ADD_NEW_ANSWERS = (f"INSERT INTO temp.moment {_MOMENT_OF_ANSWERS.format('r.seq > :after')}", *ADD_NEW[1:])
 # Hours before :limit become whole days, and go.
 FOLD_HOURS = (
     _add("days", ("day", *DIMENSIONS), f"{DAY}, {_DIMENSION_LIST}", "hours WHERE hour < :limit", {}),
@@ -150,37 +152,3 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ),
 )
 VERSION = len(STEPS)
-
-
-class NewerSchema(sqlite3.OperationalError):
-    """The file was written by a newer ccm: this one must not write to it."""
-
-
-def version_of(db: sqlite3.Connection) -> int:
-    """The version of the schema; 0 for an empty database."""
-    return int(db.execute("PRAGMA user_version").fetchone()[0])
-
-
-def migrate(db: sqlite3.Connection, steps: Sequence[Sequence[str]] = STEPS) -> int:
-    """Brings a database to the newest version, all steps in one transaction; returns the version it had.
-
-    Raises NewerSchema, and what sqlite raises; then nothing has changed. `db` is in autocommit mode.
-    """
-    before = version_of(db)
-    if before == len(steps):
-        return before
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        before = version_of(db)  # another ccm may have been faster
-        if before > len(steps):
-            raise NewerSchema(f"it has schema {before}, this ccm knows {len(steps)}")
-        for step in steps[before:]:
-            for statement in step:
-                db.execute(statement)
-        db.execute(f"PRAGMA user_version = {len(steps)}")
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
-    return before

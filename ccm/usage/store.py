@@ -13,11 +13,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
+from ccm.late import Late
 from ccm.observe.record import RequestRecord
-from ccm.usage import database, retention, schema
+from ccm.usage import schema
 from ccm.usage.rows import Row, rows_of
+
+if TYPE_CHECKING:
+    from ccm.usage import database, retention
+else:  # they need sqlite, which the first commit is early enough for
+    database, retention = Late("ccm.usage.database"), Late("ccm.usage.retention")
 
 BATCH_S = 0.2  # from the first record of a batch to its commit
 MOST_WAITING = 10_000
@@ -26,17 +33,21 @@ PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 RETENTION_EVERY_S = 3600.0
 
 
-def _insert(verb: str, table: str, columns: Sequence[str]) -> str:
-    places = ", ".join("?" * len(columns))
-    return f"{verb} INTO {table} ({', '.join(columns)}) VALUES ({places})"
+def _insert(verb: str, table: str, columns: Sequence[str], rows: int = 1) -> str:
+    places = f"({', '.join('?' * len(columns))})"
+    return f"{verb} INTO {table} ({', '.join(columns)}) VALUES {', '.join([places] * rows)}"
 
 
+# Most attempts have no figures of their own: the columns from `partial` on keep their defaults.
+_PLAIN_COLUMNS = schema.ATTEMPT_COLUMNS[: schema.ATTEMPT_COLUMNS.index("partial")]
 _INSERT_REQUEST = _insert("INSERT OR IGNORE", "requests", schema.REQUEST_COLUMNS)
 _INSERT_PARTIAL = _insert("INSERT", "attempts", schema.ATTEMPT_COLUMNS)
-# Most attempts have no figures of their own: the columns from `partial` on keep their defaults.
-_INSERT_PLAIN = _insert(
-    "INSERT", "attempts", schema.ATTEMPT_COLUMNS[: schema.ATTEMPT_COLUMNS.index("partial")]
-)
+_INSERT_PLAIN = _insert("INSERT", "attempts", _PLAIN_COLUMNS)
+# Many rows by one statement: sqlite lets go of the interpreter lock once for each, and under load every time is a fight
+# for it. 999 values are what the oldest sqlite takes.
+_TOGETHER = 999 // len(schema.REQUEST_COLUMNS)
+_INSERT_REQUESTS = _insert("INSERT OR IGNORE", "requests", schema.REQUEST_COLUMNS, _TOGETHER)
+_INSERT_PLAINS = _insert("INSERT", "attempts", _PLAIN_COLUMNS, _TOGETHER)
 
 Rows = tuple[Row, list[Row], list[Row]]
 
@@ -58,7 +69,10 @@ class Store:
         self._retention_days = retention_days
         self._on_problem = on_problem
         self._clock = clock
-        self._queue: deque[RequestRecord | threading.Event] = deque()
+        self._queue: deque[RequestRecord] = deque()
+        self._marks: deque[threading.Event] = (
+            deque()
+        )  # of those who wait until what was put before is committed
         self._wake = threading.Event()
         self._hurry = threading.Event()  # somebody waits for the commit: do not gather a batch first
         self._stopping = threading.Event()
@@ -108,7 +122,7 @@ class Store:
         if not self._thread.is_alive():
             return False
         mark = threading.Event()
-        self._queue.append(mark)
+        self._marks.append(mark)
         self._hurry.set()
         self._wake.set()
         return mark.wait(timeout_s)
@@ -165,11 +179,10 @@ class Store:
 
     def _take(self, marks: list[threading.Event]) -> None:
         """Makes rows of what was put. Records are let go at once: they hold on to much more than their figures."""
+        for _ in range(len(self._marks)):  # before the records: what was put before a mark is among them
+            marks.append(self._marks.popleft())
         for _ in range(len(self._queue)):
             item = self._queue.popleft()
-            if isinstance(item, threading.Event):
-                marks.append(item)
-                continue
             try:
                 if len(self._pending) >= MOST_WAITING:
                     raise OverflowError
@@ -296,15 +309,20 @@ def _commit(db: sqlite3.Connection, batch: Sequence[Rows]) -> int:
         after = int(db.execute("SELECT coalesce(max(seq), 0) FROM requests").fetchone()[0])
         before = db.total_changes
         numbered = list(enumerate(batch, after + 1))
-        db.executemany(_INSERT_REQUEST, [(seq, *request) for seq, (request, _, _) in numbered])
+        _put_rows(
+            db, _INSERT_REQUESTS, _INSERT_REQUEST, [(seq, *request) for seq, (request, _, _) in numbered]
+        )
         added = db.total_changes - before
         if added != len(batch):
             new = {row[0] for row in db.execute("SELECT seq FROM requests WHERE seq > ?", (after,))}
             numbered = [(seq, rows) for seq, rows in numbered if seq in new]
-        db.executemany(_INSERT_PLAIN, [(seq, *row) for seq, (_, plain, _) in numbered for row in plain])
-        db.executemany(_INSERT_PARTIAL, [(seq, *row) for seq, (_, _, partial) in numbered for row in partial])
+        plains = [(seq, *row) for seq, (_, plain, _) in numbered for row in plain]
+        _put_rows(db, _INSERT_PLAINS, _INSERT_PLAIN, plains)
+        partials = [(seq, *row) for seq, (_, _, partial) in numbered for row in partial]
+        if partials:
+            db.executemany(_INSERT_PARTIAL, partials)
         if added:
-            for statement in schema.ADD_NEW:
+            for statement in schema.ADD_NEW if partials else schema.ADD_NEW_ANSWERS:
                 db.execute(statement, {"after": after})
         db.execute("COMMIT")
     except BaseException:
@@ -312,3 +330,10 @@ def _commit(db: sqlite3.Connection, batch: Sequence[Rows]) -> int:
             db.execute("ROLLBACK")
         raise
     return added
+
+
+def _put_rows(db: sqlite3.Connection, many: str, single: str, rows: list[Row]) -> None:
+    whole = len(rows) - len(rows) % _TOGETHER
+    for start in range(0, whole, _TOGETHER):
+        db.execute(many, tuple(chain.from_iterable(rows[start : start + _TOGETHER])))
+    db.executemany(single, rows[whole:])

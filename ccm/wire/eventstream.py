@@ -57,20 +57,26 @@ class Framer:
         self.limit = limit
 
     def feed(self, data: bytes) -> list[Frame]:
-        """Messages completed by these bytes. Raises BadUpstream for a wrong checksum, size or header."""
+        """Messages completed by these bytes. Raises BadUpstream for a wrong checksum, size or header: at once where
+        nothing whole came before it, else at the next call, so that what was whole is not lost with it."""
         buffer = self._buffer
         buffer += data
         frames: list[Frame] = []
         start, size = 0, len(buffer)
         while True:
-            if not self._needed:
-                if size - start < 12:
+            try:
+                if not self._needed:
+                    if size - start < 12:
+                        break
+                    self._needed = self._prelude(start)
+                if size - start < self._needed:
                     break
-                self._needed = self._prelude(start)
-            if size - start < self._needed:
+                end = start + self._needed
+                frames.append(self._message(bytes(buffer[start:end])))
+            except BadUpstream:
+                if not frames:
+                    raise
                 break
-            end = start + self._needed
-            frames.append(self._message(bytes(buffer[start:end])))
             start, self._needed = end, 0
         if start:
             del buffer[:start]
@@ -80,6 +86,7 @@ class Framer:
         """The body ended. Raises IncompleteStream when that happened inside a message; else there is nothing left."""
         if not self._buffer:
             return []
+        self.feed(b"")  # broken ones that were kept speak first
         wanted = f" of {self._needed}" if self._needed else ""
         raise IncompleteStream(
             ProviderError(

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 _RESPONSE = re.compile(
     r"(?:request-id|retry-after|retry-after-ms|x-should-retry|anthropic-(?!organization)[a-z0-9-]+|x-ratelimit-[a-z0-9-]+)\Z"
 )
+_LONGEST, _LONGEST_NAME = 1024, 128
 _VALUE = re.compile(r"[\x20-\x7e\t]{0,1024}\Z")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 
@@ -19,20 +20,16 @@ def relayed(headers: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in headers.items()
-        if _is_relayed(name) and (_is_plain(value) or _VALUE.match(value))
+        if len(value) <= _LONGEST and len(name) <= _LONGEST_NAME and _is_relayed(name, value)
     }
 
 
-@functools.lru_cache(maxsize=512)
-def _is_relayed(name: str) -> bool:
-    return _RESPONSE.match(name) is not None
+@functools.lru_cache(maxsize=1024)
+def _is_relayed(name: str, value: str) -> bool:
+    return _RESPONSE.match(name) is not None and _VALUE.match(value) is not None
 
 
-def _is_plain(value: str) -> bool:
-    """Whether a value can be shown as it is; printable ASCII is what nearly all of them are."""
-    return len(value) <= 1024 and value.isascii() and value.isprintable()
-
-
+@functools.lru_cache(maxsize=256)
 def safe_value(value: str, limit: int = 256) -> str:
     """Text as a header value: printable ASCII only, bounded; anything else becomes "?"."""
     value = value[:limit]
@@ -48,4 +45,4 @@ def is_token(name: str) -> bool:
 
 def block(headers: Mapping[str, str]) -> bytes:
     """Header lines, each ended by CRLF. Values must be clean already (`safe_value`, `relayed`)."""
-    return "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode("latin-1")
+    return "".join([f"{name}: {value}\r\n" for name, value in headers.items()]).encode("latin-1")

@@ -7,9 +7,11 @@ expression accepts a well-formed head; only a refused one is looked at again, to
 from __future__ import annotations
 
 import re
+import sys
+from typing import Any
 
 from ccm.errors import BadRequest, BadUpstream
-from ccm.shape import dataclass
+from ccm.shape import dataclass, field
 
 MAX_HEAD_BYTES = 32 * 1024
 MAX_FIELDS = 100
@@ -20,15 +22,18 @@ MAX_CHUNK_BYTES = 64 * 1024 * 1024
 _TCHAR = rb"!#$%&'*+\-.^_`|~0-9A-Za-z"
 _REQUEST_LINE = re.compile(rb"([" + _TCHAR + rb"]{1,32}) ([\x21-\x7e]+) HTTP/1\.([01])\r\n")
 _FIELDS = re.compile(rb"(?:[" + _TCHAR + rb"]+:[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n")
+_FIELD = re.compile(rb"[" + _TCHAR + rb"]+:[\t\x20-\x7e\x80-\xff]*")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*)?\r\n")
 _LENGTH = re.compile(r"[0-9]{1,19}\Z")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[\t ]*(?:;[\t\x20-\x7e\x80-\xff]*)?\Z")
+_PLAIN_SIZE = re.compile(rb"(?=0*[1-9A-Fa-f])([0-9A-Fa-f]{1,6})\r\n")  # of a chunk that is not the last
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]\Z")
 
 
 @dataclass(slots=True)
 class RequestHead:
-    """A request's head. Names in `headers` are lower case; repeated fields are joined with ", " in order."""
+    """A request's head. Names in `headers` are lower case; repeated fields are joined with ", " in order; what
+    Content-Length says is `length` alone. `notes`: what was found out about heads that differ in nothing else."""
 
     method: str
     target: str  # path with its query, or an absolute URI, or "*"
@@ -37,6 +42,7 @@ class RequestHead:
     length: int  # body bytes; 0 where there is none, -1 where chunked
     keep_alive: bool
     expect_continue: bool
+    notes: dict[Any, Any] = field(default_factory=dict)
 
     @property
     def chunked(self) -> bool:
@@ -60,41 +66,33 @@ def find_head_end(data: bytes | bytearray, start: int = 0) -> int:
 
 
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: ?([0-9]{1,9})\r\n", re.I)
-_KEPT = 4
+_KEPT = 8
 _LONGEST_KEPT = 8192
-_kept: tuple[
-    tuple[bytes, bytes, RequestHead], ...
-] = ()  # (head before the length's digits, after them, what it says)
+# (head before the length's digits, after them, bytes of both, what it says)
+_kept: tuple[tuple[bytes, bytes, int, RequestHead], ...] = ()
 
 
 def parse_request_head(head: bytes) -> RequestHead:
     """A whole head (up to and with the empty line). Raises BadRequest with the status that fits the fault.
 
     A client's heads differ in their Content-Length only: one that was here before is recognised, not parsed again. The
-    headers of such heads are one dict: nobody may change it.
+    headers and notes of such heads are one dict each: nobody may change the headers.
     """
     global _kept  # noqa: PLW0603 - one tuple, swapped whole: no lock, a lost update costs one parse
-    for before, after, known in _kept:
-        if head.startswith(before) and head.endswith(after):
-            digits = head[len(before) : len(head) - len(after)]
-            if 0 < len(digits) <= 9 and digits.isdigit():
-                text = digits.decode()
-                if text == known.headers["content-length"]:
-                    return known
-                headers = {**known.headers, "content-length": text}
+    size = len(head)
+    for before, after, rest, k in _kept:
+        if 0 < size - rest < 10 and head.startswith(before) and head.endswith(after):
+            digits = head[len(before) : size - len(after)]
+            if digits.isdigit():
+                length = int(digits)
                 return RequestHead(
-                    known.method,
-                    known.target,
-                    known.minor,
-                    headers,
-                    int(digits),
-                    known.keep_alive,
-                    known.expect_continue,
+                    k.method, k.target, k.minor, k.headers, length, k.keep_alive, k.expect_continue, k.notes
                 )
     found = _parse_request_head(head)
     match = _CONTENT_LENGTH.search(head)
-    if match is not None and found.length >= 0 and len(head) < _LONGEST_KEPT:
-        _kept = ((head[: match.start(1)], head[match.end(1) :], found), *_kept[: _KEPT - 1])
+    if match is not None and found.length >= 0 and size < _LONGEST_KEPT:
+        kept = (head[: match.start(1)], head[match.end(1) :], size - len(match[1]), found)
+        _kept = (kept, *_kept[: _KEPT - 1])
     return found
 
 
@@ -129,7 +127,7 @@ def _parse_request_head(head: bytes) -> RequestHead:
         if coding.lower() != "chunked":
             raise BadRequest(501, "only the transfer coding 'chunked' is understood")
         length = -1
-    elif (text := headers.get("content-length")) is not None:
+    elif (text := headers.pop("content-length", None)) is not None:
         if not _LENGTH.match(text):
             raise BadRequest(400, "Content-Length is not a number")
         length = int(text)
@@ -181,29 +179,47 @@ _UNREPEATED = frozenset(
 )
 
 
+_KEPT_LINES = 2048
+_LONGEST_LINE = 512
+_lines: dict[bytes, tuple[str, str]] = {}  # well-formed header lines that were here before: (name, value)
+
+
 def _fields(head: bytes, start: int) -> dict[str, str]:
-    if _FIELDS.fullmatch(head, start) is None:
-        raise _bad_fields(head[start:])
-    lines = head[start:-4].decode("latin-1").split("\r\n") if len(head) - start > 2 else []
+    lines = head[start:-4].split(b"\r\n") if len(head) - start > 2 else []
     if len(lines) > MAX_FIELDS:
+        if _FIELDS.fullmatch(head, start) is None:
+            raise _bad_fields(head[start:])
         raise BadRequest(431, f"more than {MAX_FIELDS} header fields")
+    known = _lines
     headers: dict[str, str] = {}
-    for line in lines:
-        name, _, value = line.partition(":")
-        headers[name.lower()] = value.strip(" \t")
+    for line in lines:  # most lines of most heads were here before
+        pair = known.get(line)
+        if pair is None:
+            pair = _field(line, head, start)
+        headers[pair[0]] = pair[1]
     if len(headers) == len(lines):
         return headers
     headers = {}
     for line in lines:  # some come more than once
-        name, _, value = line.partition(":")
-        name = name.lower()
-        value = value.strip(" \t")
+        name, value = _field(line, head, start)
         if name in headers:
             if name in _UNREPEATED:
                 raise BadRequest(400, f"repeated header {name}")
             value = f"{headers[name]}, {value}"
         headers[name] = value
     return headers
+
+
+def _field(line: bytes, head: bytes, start: int) -> tuple[str, str]:
+    if _FIELD.fullmatch(line) is None:
+        raise _bad_fields(head[start:])
+    name, _, value = line.decode("latin-1").partition(":")
+    pair = name.lower(), value.strip(" \t")
+    if len(line) <= _LONGEST_LINE:
+        if len(_lines) >= _KEPT_LINES:
+            _lines.clear()
+        _lines[line] = pair
+    return pair
 
 
 def _keep_alive(headers: dict[str, str], minor: int) -> bool:
@@ -266,6 +282,8 @@ class Chunks:
         out: list[bytes] = []
         at, size = 0, len(data)
         while True:
+            if self._state == self._SIZE:
+                at = self._whole_chunks(data, at, out)
             if self._state == self._DATA:
                 take = min(self._left, size - at)
                 if take:
@@ -305,6 +323,23 @@ class Chunks:
 
     def close(self) -> None:
         """The connection ended: this body is not whole."""
+
+    def _whole_chunks(self, data: bytes, at: int, out: list[bytes]) -> int:
+        """Takes the plain chunks that are here from their first byte to their last; where they end."""
+        left = self.limit - self.total if self.limit else sys.maxsize
+        began = left
+        while (match := _PLAIN_SIZE.match(data, at)) is not None:
+            start = match.end()
+            length = int(match[1], 16)
+            end = start + length
+            left -= length
+            if left < 0 or data[end : end + 2] != b"\r\n":
+                left += length
+                break
+            out.append(data[start:end])
+            at = end + 2
+        self.total += began - left
+        return at
 
     def _size(self, line: bytes) -> None:
         match = _CHUNK_SIZE.match(line)

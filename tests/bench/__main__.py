@@ -21,9 +21,11 @@ DEFAULT = ("tiny", "big", "rps", "stream", "paced", "translate", "start")
 FULL = (*GROUPS, "start", "soak", "dialects")
 SOAK_REQUESTS = 100_000
 _START = (
+    Goal("load.rss", "start", "15 RSS after 256 streams of 146 KB", (), lambda r: 0.0, 50, 30, "MB"),
     Goal("start.ms", "start", "14 process start to first 200", (), lambda r: 0.0, 110, 50, "ms"),
     Goal("start.rss", "start", "15 RSS idle", (), lambda r: 0.0, 28, 22, "MB"),
-    Goal("load.rss", "start", "15 RSS after 256 streams of 146 KB", (), lambda r: 0.0, 50, 30, "MB"),
+    Goal("file.ms", "start", "14 the one file", (), lambda r: 0.0, 110, 50, "ms"),
+    Goal("file.rss", "start", "15 the one file", (), lambda r: 0.0, 28, 22, "MB"),
     Goal("soak.rss", "soak", f"15 growth over {SOAK_REQUESTS:,} requests", (), lambda r: 0.0, 1, unit="MB"),
 )
 
@@ -137,24 +139,27 @@ def _measure(harness: Harness, goals: Sequence[Goal], count: int, others: Sequen
 
 
 def _starts(harness: Harness, count: int) -> list[Line]:
-    """Start-up times and memory: ccm is started `count` times, then loaded with 256 streams once."""
-    ready: list[float] = []
-    idle: list[float] = []
+    """Start-up times and memory: ccm, installed and as one file, is started `count` times by turns, then loaded with 256
+    streams once."""
+    names = ["ccm", *harness.one_file()]
+    found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in names}
     try:
         for _ in range(max(3, count)):
-            result = harness.start(["ccm"])["ccm"]
-            ready.append(result["ready_ms"])
-            idle.append(result["rss"])
-            harness.stop(["ccm"])
+            for name, (ready, idle) in found.items():
+                result = harness.start([name])[name]
+                ready.append(result["ready_ms"])
+                idle.append(result["rss"])
+                harness.stop([name])
         harness.start(["ccm"])
         harness.rounds(1, ["pace256"], lambda _: ["ccm"])
         after = [harness.memory_mb("ccm")]
     finally:
-        harness.stop(["ccm"])
+        harness.stop(names)
         harness.stop_stub()
+    rows = [after, *found["ccm"], *found.get("ccm-file", ())]
     return [
         Line(goal, statistics.median(values), min(values), max(values))
-        for goal, values in zip(_START, (ready, idle, after), strict=False)
+        for goal, values in zip(_START, rows, strict=False)
     ]
 
 
@@ -169,7 +174,7 @@ def _soak(harness: Harness) -> Line:
     finally:
         harness.stop(["ccm"])
         harness.stop_stub()
-    return Line(_START[3], growth, growth, growth)
+    return Line(_START[-1], growth, growth, growth)
 
 
 def _absolute(rounds: Sequence[Round]) -> str:

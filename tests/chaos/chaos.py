@@ -233,9 +233,13 @@ def promise(broken: list[str], kept: bool, text: str) -> None:
 
 
 def left_behind(gateway: Gateway) -> tuple[int, int]:
-    """Threads and descriptors of the process."""
+    """Threads and descriptors of the process; 0 descriptors where only root may count them."""
     proc = Path(f"/proc/{gateway.pid}")
-    return len(list((proc / "task").iterdir())), len(list((proc / "fd").iterdir()))
+    try:
+        descriptors = len(list((proc / "fd").iterdir()))
+    except PermissionError:
+        descriptors = 0
+    return len(list((proc / "task").iterdir())), descriptors
 
 
 def table(results: list[Result]) -> str:
@@ -243,6 +247,7 @@ def table(results: list[Result]) -> str:
     out = []
     for result in results:
         out.append(f"{result.name}: {'ok' if not result.broken else 'NOT KEPT'}")
-        out += [f"  {what:<18}{figure}" for what, figure in result.lines]
+        wide = max([17, *(len(what) for what, _ in result.lines)])
+        out += [f"  {what:<{wide}} {figure}" for what, figure in result.lines]
         out += [f"  ! {line}" for line in result.broken]
     return "\n".join(out)

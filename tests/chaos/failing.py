@@ -132,7 +132,8 @@ def outage(setting: Setting) -> Result:
     """Everybody is down for a while: calls <= 1.2 x requests, 503 with a retry-after, back at once (A8)."""
 
     def scenario(up: Upstream, gateway: Gateway) -> Result:
-        rng, seconds = random.Random(setting.seed), setting.seconds / 4
+        rng = random.Random(setting.seed)
+        seconds = setting.seconds if setting.full else setting.seconds / 4
         down = threading.Event()
         down.set()
         lock, began = threading.Lock(), time.monotonic()

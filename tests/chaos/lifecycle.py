@@ -3,8 +3,9 @@
     python -m tests.chaos.lifecycle [--full] [--clients 16] [upgrades broken reloads]
 
 Clients stream in a loop over kept connections and never repeat a request: whatever is not a whole answer to the very
-request that was sent counts as failed. A `ccmctl` asks all the time, too. --full is 5,000 requests through ten upgrades,
-five broken builds (one of them hangs for the ten seconds it is given), 200 reloads, half of them invalid: two minutes.
+request that was sent counts as failed. A `ccmctl` asks all the time, too. --full is 20,000 requests through ten upgrades,
+10,000 through five broken builds (one of them hangs for the ten seconds it is given) and 10,000 through 1,000 reloads,
+half of them invalid: four minutes.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ class Setting:
 
     clients: int = 16
     upgrades: int = 10
-    requests: int = 5000
-    reloads: int = 200
+    requests: int = 20_000
+    reloads: int = 1000
     hang: bool = True
 
 
@@ -235,6 +236,8 @@ def upgrades(setting: Setting) -> Result:
         with load(gateway, setting.clients, setting.requests) as seen:
             for number in range(setting.upgrades):
                 time.sleep(0.3)
+                while seen.asked < setting.requests * number // setting.upgrades:  # spread over the load
+                    time.sleep(0.01)
                 began = time.monotonic()
                 if number % 3 == 2:
                     os.kill(pids[-1], signal.SIGUSR2)
@@ -328,7 +331,7 @@ SCENARIOS: dict[str, Callable[[Setting], Result]] = {
 def main() -> int:
     """Prints a table; 1 when a promise was not kept."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--full", action="store_true", help="5,000 requests, ten upgrades, 200 reloads")
+    parser.add_argument("--full", action="store_true", help="20,000 requests, ten upgrades, 1,000 reloads")
     parser.add_argument("--clients", type=int, default=0)
     parser.add_argument("scenarios", nargs="*", choices=[*SCENARIOS, []], default=[], metavar="scenario")
     given = parser.parse_args()

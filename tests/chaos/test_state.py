@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from ccm.errors import Refusal
 from ccm.observe.record import Attempt, RequestRecord
 from ccm.server.workers import AT_DOOR, Workers
 from ccm.usage.store import Store
@@ -162,7 +163,8 @@ def test_where_no_thread_can_be_had_those_that_run_go_on(monkeypatch: pytest.Mon
     happened = threading.Event()
 
     def serve(fd: int) -> None:
-        workers.relieve()  # "I shall be blocked": wants another thread
+        with pytest.raises(Refusal):
+            workers.relieve()  # "I shall be blocked": wants another thread
         served.append(os.read(fd, 1)[0])
         happened.set()
 

@@ -693,6 +693,9 @@ tiers = { opus = "big-1", sonnet = "big-1", haiku = "small-1", fable = "big-1", 
 """
     with_it = load_rows(bundled_text("providers.toml") + new)
     monkeypatch.setattr(rows, "bundled_rows", lambda: with_it)
+    monkeypatch.setattr(
+        rows, "_aliases", lambda: {a: name for name, row in with_it.items() for a in row.aliases}
+    )
     env = {"NEWCOMER_API_KEY": "k3y-0123456789abcdefghij"}
     snapshot = loaded(tmp_path, "[providers.nc]\n", env)
     assert snapshot.providers["nc"].base_url == "https://api.newcomer.example/compat/v2"

@@ -65,7 +65,8 @@ def requests(surface: str) -> list[Any]:
         paths = [*sorted(DATA.rglob("request.json"))]
         return [body for path in paths if "messages" in (body := json.loads(path.read_text()))]
     return [
-        json.loads(path.read_text()) for path in sorted((DATA / "inbound").glob(f"{surface}-*/client.json"))
+        json.loads(path.read_text())["body"]
+        for path in sorted((DATA / "inbound").glob(f"{surface}-*/client.json"))
     ]
 
 
@@ -248,7 +249,7 @@ def json_text(data: bytes) -> None:
     """`jsontext` and `parse.peek` and `splice` say what json says."""
     dice = Dice(data)
     tools = [
-        {"name": f"t{n}", "description": "d" * 90, "input_schema": {"type": "object"}} for n in range(30)
+        {"name": f"t{n}", "description": "d" * 400, "input_schema": {"type": "object"}} for n in range(6)
     ]
     body = dict(dice.of(requests("messages")))
     if dice.byte() % 2:

@@ -1,4 +1,5 @@
-"""Runs one target on many inputs: coverage-guided with atheris where it is installed, else on random changes.
+"""Runs one target on many inputs: guided by coverage with atheris where it is installed, or on random changes of what
+that found, which is two to four times as fast.
 
 A finding is an exception that the target did not expect. It is kept as a file, once per place in the code, and the run
 goes on; the caller looks at `findings`.
@@ -9,13 +10,21 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import signal
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 CORPUS = Path(__file__).with_name("corpus")
 LONGEST = 512  # bytes of an input: they are decisions, not documents
+SLOW_S = 10.0  # of the processor's time for one input: an execution that needs more is a finding
+
+
+class Slow(Exception):
+    """One input took too long."""
 
 
 def place(error: BaseException) -> str:
@@ -44,17 +53,22 @@ def seeds(name: str) -> list[bytes]:
 class Findings:
     """Calls the target, notes what it did not expect."""
 
-    def __init__(self, name: str, where: Path, most: int = 20) -> None:
+    def __init__(self, name: str, where: Path, most: int = 20, slow_s: float = 0.0) -> None:
         from tests.fuzz.targets import TARGETS
 
         self.name, self.where, self.most = name, where, most
         self.target = TARGETS[name]
         self.found: dict[str, Path] = {}
         self.runs = 0
+        self.slow_s = slow_s
+        if slow_s:
+            signal.signal(signal.SIGVTALRM, _slow)
 
     def __call__(self, data: bytes) -> None:
         self.runs += 1
         try:
+            if self.slow_s:  # in time of our own processor's: a stopped or crowded out process is not slow
+                signal.setitimer(signal.ITIMER_VIRTUAL, self.slow_s)
             self.target(data)
         except Exception as error:
             self.note(data, error)
@@ -77,6 +91,10 @@ class Findings:
                 sys.exit(f"{self.name}: {self.most} findings are enough")
 
 
+def _slow(number: int, frame: FrameType | None) -> None:
+    raise Slow(f"more than {SLOW_S:g} s for one input")
+
+
 def changed(chance: random.Random, data: bytes) -> bytes:
     """The bytes with a few of them changed, added or taken away."""
     out = bytearray(data)
@@ -94,38 +112,47 @@ def changed(chance: random.Random, data: bytes) -> bytes:
     return bytes(out[:LONGEST])
 
 
-def plainly(findings: Findings, runs: int, seconds: float, seed: int = 0) -> None:
-    """Random changes of the seeds, the same for the same `seed`."""
+def plainly(findings: Findings, runs: int, seconds: float, seed: int = 0, more: Sequence[bytes] = ()) -> None:
+    """Random changes of the seeds and of `more`, the same for the same `seed`."""
     chance = random.Random(seed)
-    pool = seeds(findings.name)
+    pool = [*seeds(findings.name), *more]
     ends = time.monotonic() + seconds if seconds else float("inf")
     for data in pool:
         findings(data)
     for n in range(runs):
         if n % 64 == 0 and time.monotonic() > ends:
             break
-        findings(changed(chance, chance.choice(pool)))
+        data = changed(chance, chance.choice(pool))
+        if more and n % 4 == 0:  # the end of another one
+            data = (data + chance.choice(pool)[chance.randrange(64) :])[:LONGEST]
+        findings(data)
 
 
 def main() -> None:
-    """`python -m tests.fuzz.run NAME RUNS SECONDS DIRECTORY`: the worker of one target."""
+    """`python -m tests.fuzz.run NAME RUNS SECONDS DIRECTORY [plain]`: the worker of one target."""
     name, runs, seconds, where = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), Path(sys.argv[4])
-    try:
-        import atheris
-    except ImportError:
-        findings = Findings(name, where)
-        plainly(findings, runs or 1 << 62, seconds, int.from_bytes(os.urandom(4), "big"))
-        print(f"{name}: {findings.runs} runs without coverage (atheris is not installed)", flush=True)
-        return
-    with atheris.instrument_imports(include=["ccm"]):
-        findings = Findings(name, where)
     corpus = where / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
+    try:
+        if "plain" in sys.argv[5:]:
+            raise ImportError
+        import atheris
+    except ImportError:
+        findings = Findings(name, where, slow_s=SLOW_S)
+        grown = [path.read_bytes() for path in sorted(corpus.iterdir())]
+        seed = int.from_bytes(os.urandom(4), "big")
+        print(f"{name}: changes of {len(grown)} grown inputs, seed {seed}", flush=True)
+        plainly(findings, runs or 1 << 62, seconds, seed, grown)
+        print(f"{name}: {findings.runs} runs without coverage", flush=True)
+        return
+    with atheris.instrument_imports(include=["ccm"]):
+        findings = Findings(name, where, slow_s=SLOW_S)
     for n, data in enumerate(seeds(name)):
         (corpus / f"seed-{n:03d}").write_bytes(data)
     options = [
         f"-max_len={LONGEST}",
-        "-timeout=20",
+        "-timeout=600",  # by the clock on the wall, for what the interpreter cannot interrupt
+        "-report_slow_units=600",
         "-rss_limit_mb=2048",
         "-print_final_stats=1",
         f"-artifact_prefix={where}/crash-",

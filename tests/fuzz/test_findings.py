@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+import time
+import zlib
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from ccm.dialects.anthropic import splice
+from ccm.dialects.anthropic_scan import Scanner
 from ccm.dialects.base import Encoded
-from ccm.dialects.errors import error_of
+from ccm.dialects.errors import error_of, redact
+from ccm.dialects.inbound import knobs
+from ccm.dialects.inbound.base import SURFACES
+from ccm.dialects.inbound.free_text import FreeText
+from ccm.dialects.inbound.responses_items import Offer, typed_item
 from ccm.dialects.openai_chat.ids import inward
-from ccm.dialects.state import unwrap, wrap
+from ccm.dialects.state import PREFIX, unwrap, wrap
 from ccm.dialects.table import DIALECTS
-from ccm.errors import BadUpstream
-from ccm.messages.fold import unfold
+from ccm.errors import BadUpstream, Refusal
+from ccm.messages.fold import Fold, unfold
 from ccm.messages.tokens import MOST, Usage, count
+from ccm.proxy.relay import PassRelay
 from ccm.wire import jsontext
 from ccm.wire.sse import Frame
-from tests.fuzz.answers import context
+from tests.fuzz.answers import _relay, context
 
 HALF = "\ud800"
 START = {"type": "message_start", "message": {"id": "m", "usage": {"input_tokens": 1, "output_tokens": 1}}}
@@ -116,9 +126,33 @@ def test_half_a_surrogate_in_a_state_comes_back_as_a_mark() -> None:
     assert unwrap(wrap("f", {"sig": HALF}), "f") == {"sig": "?"}
 
 
-def test_deep_nesting_is_a_value_error() -> None:
+@pytest.mark.parametrize("before", [b"", b" ", b"\xef\xbb\xbf"])
+def test_deep_nesting_is_a_value_error(before: bytes) -> None:
     with pytest.raises(ValueError, match="deep"):
-        jsontext.event(b"[" * 100_000)
+        jsontext.event(before + b"[" * 100_000)
+
+
+def test_a_relayed_event_that_is_too_deep_is_no_event() -> None:
+    scanner = Scanner()
+    deep = b"data: " + b"[" * 100_000 + b"\n\n"
+    assert scanner.feed(deep) == 0 and scanner.irregular
+    assert Scanner().end(deep) == b""
+
+
+def test_a_relayed_stop_reason_that_is_none_is_mended() -> None:
+    raw = b"".join(
+        f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
+        for event in (START, {**END, "delta": {"stop_reason": 9}}, {"type": "message_stop"})
+    )
+    scanner = Scanner()
+    assert scanner.feed(raw) == raw.index(b"event: message_delta") and scanner.irregular
+
+
+def test_a_whole_answer_without_figures_has_some() -> None:
+    message = {"content": [{"type": "text", "text": "a"}], "usage": None}
+    assert next(unfold(message))["message"]["usage"] == {"input_tokens": 0, "output_tokens": 0}
+    decoded = DIALECTS["anthropic"].decode(message, context("anthropic", False), Encoded("", {}))
+    assert decoded["usage"]["output_tokens"] == 0
 
 
 @pytest.mark.parametrize("key", ["candidates", "groundingMetadata"])
@@ -135,3 +169,148 @@ def test_gemini_lists_that_are_none(key: str) -> None:
     if key != "candidates":
         events += decoder.end()
         assert re.search("message_stop", json.dumps(events))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a": NaN}', '{"a": 1e999}'])
+def test_arguments_that_nobody_can_read_are_told_as_text(text: str) -> None:
+    wrapped = {"__unparsedToolInput": {"raw": text, "len": len(text)}}
+    assert knobs.arguments(text) == (wrapped, False)
+    fold = Fold()
+    fold.add(START)
+    fold.add({**TEXT, "content_block": {"type": "tool_use", "id": "t", "name": "f", "input": {}}})
+    delta = {"type": "input_json_delta", "partial_json": text}
+    fold.add({"type": "content_block_delta", "index": 0, "delta": delta})
+    fold.add({"type": "content_block_stop", "index": 0})
+    assert fold.message["content"][0]["input"] == wrapped
+
+
+def test_text_in_a_text_may_be_nested_too_deeply() -> None:
+    deep = "[" * 100_000
+    packed = base64.b64encode(deep.encode()).decode()
+    with pytest.raises(Refusal):
+        SURFACES["bedrock"].counting({"input": {"invokeModel": {"body": packed}}}, "m")  # type: ignore[attr-defined]
+    assert typed_item(Offer("local_shell", "shell"), "i", "c", deep)["arguments"] == deep
+    free = FreeText()
+    free.feed(deep)
+    assert free.end()[1] == deep
+    state = base64.urlsafe_b64encode(zlib.compress(deep.encode())).decode()
+    assert unwrap(f"{PREFIX}{base64.urlsafe_b64encode(b'f').decode()}.{state}", "f") is None
+    assert splice(f'{{"model": "a", "model": {deep}'.encode(), "b") is None
+
+
+def test_an_item_whose_type_is_none_is_left_out() -> None:
+    body = {"model": "m", "input": [{"type": {"a": 1}}, {"role": "user", "content": "x"}]}
+    request, losses = SURFACES["responses"].request(body, "", None, {}, str)
+    assert len(request["messages"]) == 1 and losses
+
+
+def test_an_index_that_is_no_number_is_one_afterwards() -> None:
+    raw = [
+        START,
+        {**TEXT, "index": False},
+        {"type": "content_block_delta", "index": 0.0, "delta": {"type": "text_delta", "text": "a"}},
+        {"type": "content_block_stop", "index": False},
+        END,
+    ]
+    made = decoded(*raw)
+    assert all(type(event["index"]) is int for event in made if "index" in event)
+    named = [f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in raw]
+    scanner = Scanner()
+    assert scanner.feed(b"".join(named)) == len(named[0]) and scanner.irregular
+
+
+@pytest.mark.parametrize(
+    "unit", ["a", "<", "*", "eyJ", "sk-a.", "**a", "<title>", "<script>", "security token "]
+)
+@pytest.mark.parametrize("before", ["", "<html>", '{"error": {"message": "'])
+def test_a_long_error_is_read_in_a_moment(unit: str, before: str) -> None:
+    """Whatever a provider says in a megabyte: a pattern that begins again at each letter needs a quarter of an hour."""
+    body = before + unit * (300_000 // len(unit)) + ('"}}' if before[:1] == "{" else "")
+    began = time.process_time()
+    assert error_of(500, {}, body.encode()).message
+    assert time.process_time() - began < 3.0  # 0.1 s here
+    quick = redact("sk-ant-abc123def456. sk-abc...wxyz url-sk-abcdefgh.sk-12345678 abc***def hf_abcdefghij")
+    assert quick == "[key]. sk-abc...wxyz url-[key] [key] [key]"
+
+
+@pytest.mark.parametrize("reason", ["", None, 0])
+def test_an_empty_stop_reason_is_none(reason: Any) -> None:
+    made = decoded(
+        START, {**END, "delta": {"stop_reason": reason, "stop_sequence": None}}, {"type": "message_stop"}
+    )
+    assert [event["delta"].get("stop_reason", "-") for event in made if "delta" in event] == ["-", "end_turn"]
+
+
+def test_half_a_delta_and_another_one_are_not_relayed_as_one() -> None:
+    whole = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "a"}}
+    raws = [
+        f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in (START, TEXT, whole)
+    ]
+    text = json.dumps(whole)
+    garbage = f"event: content_block_delta\ndata: {text[:60]}{text[30:]}\n\n".encode()
+    scanner = Scanner()
+    assert scanner.feed(b"".join(raws)) == len(b"".join(raws))
+    assert scanner.feed(garbage) == 0 and scanner.error is not None
+
+
+@pytest.mark.parametrize("required", [5, [["a"]], {"a": 1}, "a", [None, "a"]])
+def test_a_schema_whose_required_is_none_is_not_strict(required: Any) -> None:
+    tool = {
+        "name": "f",
+        "strict": True,
+        "input_schema": {
+            "type": "object", "properties": {"a": {"type": "string"}}, "required": required, "additionalProperties": False,
+        },
+    }  # fmt: skip
+    request = {"model": "m", "max_tokens": 9, "tools": [tool], "messages": [{"role": "user", "content": "x"}]}
+    sent = DIALECTS["openai_chat"].encode(request, context("openai_chat", False))
+    assert sent.body["tools"][0]["function"].get("strict") is not True
+
+
+def test_a_stream_that_is_mended_after_its_stop_reason_keeps_it() -> None:
+    stop = {"type": "content_block_stop", "index": 0}
+    late = {
+        "type": "content_block_delta",
+        "index": 5,
+        "delta": {"type": "input_json_delta", "partial_json": "{"},
+    }
+    end = {**END, "delta": {"stop_reason": "max_tokens"}}
+    events = (START, TEXT, stop, end, late, {"type": "message_stop"})
+    raw = b"".join(f"event: {e['type']}\ndata: {json.dumps(e)}\n\n".encode() for e in events)
+    relay = PassRelay(Scanner(), lambda: _relay("anthropic", "messages", ())[0])
+    out = relay.feed(raw)
+    assert relay.finished and relay.error is None and relay.usage.output == 2
+    assert out.count(b"event: message_delta") == 1 and b"max_tokens" in out
+
+
+def lines(*events: Any) -> bytes:
+    return b"".join(f"event: {e['type']}\ndata: {json.dumps(e)}\n\n".encode() for e in events)
+
+
+def test_a_block_after_the_end_is_not_relayed() -> None:
+    stop = {"type": "content_block_stop", "index": 0}
+    before = lines(START, TEXT, stop, END)
+    scanner = Scanner()
+    assert scanner.feed(
+        before + lines({**TEXT, "index": 1}, {**stop, "index": 1}, {"type": "message_stop"})
+    ) == len(before)
+    assert scanner.error is not None
+
+
+def test_a_second_data_line_is_not_overlooked() -> None:
+    delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "a"}}
+    scanner = Scanner()
+    before = lines(START, TEXT, delta)
+    assert scanner.feed(before) == len(before)
+    stop = lines({"type": "content_block_stop", "index": 0})
+    assert scanner.feed(stop[:-1] + b"data: x\n\n") == 0 and scanner.error is not None
+
+
+@pytest.mark.parametrize(
+    "block",
+    [{"type": "text"}, {"type": "thinking", "signature": ""}, {"type": "tool_use", "id": "a", "name": "f"}],
+)
+def test_a_block_without_its_first_text_is_mended(block: dict[str, Any]) -> None:
+    scanner = Scanner()
+    raw = lines(START, {"type": "content_block_start", "index": 0, "content_block": block})
+    assert scanner.feed(raw) == len(lines(START)) and scanner.irregular

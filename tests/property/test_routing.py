@@ -119,7 +119,9 @@ class Model:
 
     def tripped(self, now: float) -> bool:
         recent = [bad for at, bad in self.log if at > now - 30]
-        return self.row >= 5 or (len(recent) >= 10 and sum(recent) * 2 >= len(recent))
+        before = recent[: -self.row]
+        news = len(before) < 20 or (sum(before) / len(before)) ** self.row <= 1e-6
+        return (self.row >= 5 and news) or (len(recent) >= 10 and sum(recent) * 2 >= len(recent))
 
     def opens(self, now: float, until: float) -> None:
         if self.state == "closed" and self.openings:

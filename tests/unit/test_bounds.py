@@ -252,6 +252,17 @@ def fill_wire() -> list[int]:
     return [len(framer._headers), len(http1._kept), len(jsontext._kept), len(shared._derived)]
 
 
+def fill_lines() -> list[int]:
+    before = dict(http1._lines)
+    try:
+        for n in range(5_000):
+            http1.parse_request_head(b"GET / HTTP/1.1\r\nHost: a\r\nX-Number: %d\r\n\r\n" % n)
+        return [len(http1._lines)]
+    finally:
+        http1._lines.clear()
+        http1._lines.update(before)
+
+
 def fill_contexts() -> list[int]:
     before = dict(session._contexts)
     try:
@@ -288,6 +299,7 @@ FILLED: list[tuple[tuple[str, ...], Callable[[], list[int]], int]] = [
     (("upstream/auth Authorizer _passed_keys",), fill_passed_keys, 1_024),
     (("wire/eventstream Framer _headers", "wire/jsontext Shared _derived"), fill_wire, 32),
     (("upstream/session  _contexts",), fill_contexts, 64),
+    (("wire/http1  _lines",), fill_lines, 2_048),
 ]  # fmt: skip
 
 
@@ -310,7 +322,6 @@ NO_BOUND: dict[str, str] = {
     "config/*": "of one reading of a configuration file (1 MB at most)",
     "catalog/checks *": "of one reading of bundled data",
     "catalog/rows *": "bundled data",
-    "catalog/models ModelBook _entries": "bundled data",
     "catalog/models @ *": "no arguments: one result",
     "config/secrets KeyCommands _known": "the key commands of the configuration",
     "dialects/*": "of one request or one answer: bounded by what those may be (32 MB; 64 MB, or the stream's limits)",
@@ -332,6 +343,8 @@ NO_BOUND: dict[str, str] = {
     "process/* recent": "a deque of RECENT",
     "process/line Line _out": "MOST_WAITING, tests/unit/test_process_line.py",
     "process/*": "as many as processes, and questions they are asked at this moment",
+    "proxy/attempt Wanted notes": "the notes of its head: wire/http1 RequestHead",
+    "proxy/engine  _random": "one block of random digits",
     "proxy/engine Engine _uncounted": "cleared at 1,024",
     "proxy/engine Engine heard": "cleared at a bound by proxy/tries",
     "proxy/pump Pump *": "as many as streams: two descriptors each, bounded by them",
@@ -341,6 +354,7 @@ NO_BOUND: dict[str, str] = {
     "routing/shared *": "cleared at _TOLD_MOST; what is noted is told at once",
     "routing/strategies Turns *": "the endpoints of the configuration",
     "routing/tickets Memory _heading": "as many as requests in flight",
+    "routing/usual Usual _orders": "the endpoints of the configuration",
     "server/connection Connection _parts": "one body of 32 MB; all of them, server/bodies",
     "server/listener Listener _parked": "connection_cap()",
     "server/workers Workers *": "MAX_WORKERS",
@@ -348,9 +362,15 @@ NO_BOUND: dict[str, str] = {
     "upstream/poller *": "as many as streams",
     "upstream/sessions *": "the providers of the configuration; POOL_SIZE idle connections each",
     "usage/shared *": "what is noted is told at once",
+    "wire/http1 RequestHead notes": "cleared at proxy/attempt _MOST_HEADS; eight heads are kept with theirs",
+    "wire/search _Text *": "the needles of the source; texts that are kept are few",
     "wire/sse Framer _data": "one event of 16 MB",
 }  # fmt: skip
-NO_LIMIT_BUT_FEW = {"catalog/models @ bundled functools.cache", "catalog/rows @ bundled_rows functools.cache"}
+NO_LIMIT_BUT_FEW = {
+    "catalog/models @ bundled functools.cache",
+    "catalog/rows @ bundled_rows functools.cache",
+    "catalog/rows @ _aliases functools.cache",
+}
 
 
 def is_container(value: ast.expr | None) -> bool:

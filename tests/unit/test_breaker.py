@@ -53,6 +53,32 @@ def test_half_of_ten_within_the_window_opens_it() -> None:
     assert breaker.state(2.0) is State.OPEN
 
 
+def test_where_every_fifth_fails_five_in_a_row_are_chance() -> None:
+    breaker = made()
+    for _ in range(40):
+        fail(breaker, 1.0)
+        for _ in range(4):
+            breaker.succeed(breaker.permit(1.0) or 0, 1.0)
+    fail(breaker, 2.0, 8)
+    assert breaker.state(2.0) is State.CLOSED
+    fail(breaker, 2.0)
+    assert breaker.state(2.0) is State.OPEN
+
+
+def test_where_hardly_any_fails_five_in_a_row_are_news() -> None:
+    for every in (20, 100, 999):
+        breaker = made()
+        for n in range(200):
+            breaker.succeed(breaker.permit(1.0) or 0, 1.0)
+            if n % every == every - 1:
+                fail(breaker, 1.0)
+                breaker.succeed(breaker.permit(1.0) or 0, 1.0)
+        fail(breaker, 2.0, IN_A_ROW - 1)
+        assert breaker.state(2.0) is State.CLOSED
+        fail(breaker, 2.0)
+        assert breaker.state(2.0) is State.OPEN
+
+
 def test_old_outcomes_do_not_count() -> None:
     breaker = made()
     for _ in range(4):

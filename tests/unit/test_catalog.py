@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
+import tomli
 
-from ccm.catalog import models, rows
+from ccm.catalog import checks, models, rows
 from ccm.catalog.checks import bundled_text
 from ccm.catalog.models import ModelBook, bare_name, load_models
 from ccm.catalog.rows import bundled_rows, find_row, load_rows
@@ -304,6 +305,28 @@ def test_the_nearest_name(book: ModelBook) -> None:
     assert models.nearest("gtp-5.6", book.names()) == "gpt-5.6"
     assert models.nearest("claude-opus-55", book.names()) == "claude-opus-5-5"
     assert models.nearest("zzz", book.names()) == ""
+
+
+@pytest.mark.parametrize("name", ["models.toml", "providers.toml"])
+def test_the_kept_document_is_the_files_own(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = bundled_text(name)
+    assert json.loads(bundled_text(f"{name}.json"))["of"] == checks.fingerprint(text), (
+        "run scripts/build-catalogue"
+    )
+    monkeypatch.setattr(checks, "parse", lambda *_: pytest.fail("the kept document is there"))
+    assert checks.bundled_document(name) == (text, tomli.loads(text))
+
+
+@pytest.mark.parametrize("kept", ["", "{}", '{"of": "another text", "document": {"x": {}}}'])
+def test_a_kept_document_of_another_text_is_not_taken(kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "bundled_text", {"a.toml": "[y]\n", "a.toml.json": kept}.__getitem__)
+    assert checks.bundled_document("a.toml") == ("[y]\n", {"y": {}})
+
+
+def test_what_is_shipped_has_no_fault() -> None:
+    entries = load_models(bundled_text("models.toml"))
+    assert entries == dict(models.bundled()._entries)
+    assert load_rows(bundled_text("providers.toml")) == dict(bundled_rows())
 
 
 def test_loading_is_quick() -> None:

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from ccm.messages.tokens import Usage
-from ccm.observe.access import MAX_KNOWN
+from ccm.observe.access import MAX_KNOWN, AccessLine
 from ccm.observe.log import Log, escape, fields_of, open_log, redirect, stamp
 from ccm.observe.record import Attempt, RequestRecord
 from ccm.observe.redact import Redactor
 from ccm.observe.sink import LINE_BYTES, DescriptorSink, FileSink
+from tests.spending import many
 
 KEY = "kk-canary-0123456789abcdef"
 
@@ -70,6 +71,36 @@ def test_the_access_line() -> None:
         b'attempts="anthropic=529,openai#2=200" stop=end_turn attempts_ms=100,1000 first_ms=250 total_ms=1500 '
         b"in=10 cached=7 out=20 usd=unknown\n"
     ]
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_the_quick_line_is_the_long_one(form: str) -> None:
+    """What is written for a request without an error is what `fields_of` says of it, figure by figure."""
+    log, sink = make(form)
+    quick = AccessLine(Redactor(), form)
+    made = many(200, 1764000000.0, 1.0)
+    costs = (
+        0.0,
+        3e-7,
+        0.00009999951,
+        0.0001,
+        0.0001234565,
+        0.1,
+        0.25,
+        1.0,
+        12.3000004,
+        999999.9999999,
+        1e6,
+        3e21,
+    )
+    for n, one in enumerate(made):
+        one.id, one.error, one.warned = f"req_{n}", "", []
+        one.cost_usd = costs[n % len(costs)] if n % 3 else one.cost_usd
+        one.longest_gap_s = n / 7 if n % 2 else None
+        one.usage.estimated = n % 5 == 0
+    for one in made:
+        log._emit(1, "request", fields_of(one))
+        assert quick.line(log._clock(), "info", one) == sink.lines[-1].decode()
 
 
 def test_the_access_line_as_json_keeps_numbers() -> None:

@@ -101,3 +101,23 @@ def test_wrong_shapes_are_named(change, named):
 
 def test_unknown_fields_and_blocks_are_fine():
     check_messages({**GOOD, "future": {}, "messages": [{"role": "user", "content": [{"type": "hologram"}]}]})
+
+
+@pytest.mark.parametrize("cap", [-5, 0, True, "16", 1.5, [], {}])
+def test_a_count_may_leave_its_limit_out_but_not_make_it_nonsense(cap):
+    asked = {name: value for name, value in GOOD.items() if name != "max_tokens"}
+    check_messages(asked, counting=True)
+    check_messages({**asked, "max_tokens": None}, counting=True)
+    with pytest.raises(Refusal, match="max_tokens") as caught:
+        check_messages({**asked, "max_tokens": cap}, counting=True)
+    assert (caught.value.status, caught.value.type) == (400, "invalid_request_error")
+
+
+def test_a_model_name_has_256_characters_at_most():
+    """It becomes a label, a column and a header: what is longer is no name."""
+    for counting in (False, True):
+        check_messages({**GOOD, "model": "é" * 256}, counting)
+        with pytest.raises(Refusal, match=r"model: .*257 characters.*256 at most") as caught:
+            check_messages({**GOOD, "model": "m" * 257}, counting)
+        assert (caught.value.status, caught.value.type) == (400, "invalid_request_error")
+    assert peek(raw(model="m" * 257, stream=True)) is None, "the short cut must not let it pass"

@@ -9,7 +9,9 @@ import pytest
 from ccm.messages.tokens import Usage
 from ccm.model import Price
 from ccm.observe.record import Attempt, RequestRecord
+from ccm.shape import replace
 from ccm.usage.prices import answering_attempt, at_list_usd, cost_usd, settle
+from tests.spending import many
 
 SONNET = Price(3.0, 15.0, 0.3, 3.75, 6.0)
 GPT = Price(2.5, 15.0, 0.25, above=((272_000, 5.0, 22.5),))
@@ -135,3 +137,16 @@ def test_which_attempt_the_figures_belong_to() -> None:
     assert answering_attempt(answered(attempts=[first, lost])) is first
     assert answering_attempt(answered(attempts=[lost], usage=Usage())) is None
     assert answering_attempt(answered(attempts=[])) is None
+
+
+def test_one_look_at_the_list_is_as_good_as_two() -> None:
+    """Where the price that is paid is the very one on the list, it is looked up once."""
+    for one in many(100, 1764000000.0, 1.0):
+        other = replace(one, attempts=[replace(attempt) for attempt in one.attempts])
+        other.price = None if one.price is None else replace(one.price)
+        other.list_price = None if one.price is None else replace(one.price)
+        one.list_price = one.price
+        settle(one)
+        settle(other)
+        assert (one.cost_usd, one.list_cost_usd) == (other.cost_usd, other.list_cost_usd)
+        assert [attempt.cost_usd for attempt in one.attempts] == [a.cost_usd for a in other.attempts]

@@ -80,6 +80,8 @@ def parse_ccm(monkeypatch: pytest.MonkeyPatch, words: Sequence[str]) -> None:
     if words[:1] == ("ctl",):
         parse_ctl(words[1:])
         return
+    if main._plain_start(list(words)) is not None:  # options and values that argparse is not asked about
+        return
     real = Parser.parse_known_args
 
     def parse(self: Parser, *given: Any, **more: Any) -> Any:

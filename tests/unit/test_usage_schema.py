@@ -16,7 +16,7 @@ NOON = local("2026-03-10 12:00")
 
 def at_version_1(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None)
-    assert schema.migrate(db, schema.STEPS[:1]) == 0
+    assert database.migrate(db, schema.STEPS[:1]) == 0
     return db
 
 
@@ -47,6 +47,30 @@ def test_a_database_of_version_1_gets_its_sums(tmp_path: Path) -> None:
     assert queries.sessions(str(old), 500) == queries.sessions(str(new), 500)
 
 
+@pytest.mark.parametrize("batch", [1, 30, 31, 32, 62, 200])
+def test_batches_of_any_size_give_the_same(tmp_path: Path, batch: int) -> None:
+    """Many rows go in by one statement, the rest one by one; batches with and without partial attempts; again, what is
+    there already stays."""
+    path = tmp_path / "usage.db"
+    rows = [rows_of(made) for made in many(200, NOON, 5.0)]
+    db = database.open_for_writing(str(path))
+    added = [store._commit(db, rows[start : start + batch]) for start in range(0, 200, batch)]
+    assert sum(added) == 200 and store._commit(db, rows[50:150]) == 0
+    kept = db.execute(f"SELECT {', '.join(schema.REQUEST_COLUMNS)} FROM requests ORDER BY seq").fetchall()
+    assert kept == [(seq, *request) for seq, (request, _, _) in enumerate(rows, 1)]
+    tried = db.execute("SELECT request, n, result FROM attempts ORDER BY request, n").fetchall()
+    assert tried == [
+        (seq, *pair)
+        for seq, (_, plain, partial) in enumerate(rows, 1)
+        for pair in sorted((row[0], row[4]) for row in (*plain, *partial))
+    ]
+    sums = ", ".join(f"sum({name})" for name in schema.SUMS)
+    (postings,) = db.execute(f"SELECT {sums} FROM ({schema.POSTINGS.format('true')})").fetchall()
+    assert db.execute(f"SELECT {sums} FROM hours").fetchone() == pytest.approx(postings)
+    assert db.execute(f"SELECT {sums} FROM sessions").fetchone() == pytest.approx(postings)
+    db.close()
+
+
 def test_a_migrated_database_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "usage.db"
     db = at_version_1(path)
@@ -62,8 +86,8 @@ def test_a_step_that_fails_changes_nothing(tmp_path: Path) -> None:
     db = at_version_1(tmp_path / "usage.db")
     steps = (*schema.STEPS[:1], ("CREATE TABLE good (x)", "CREATE TABLE requests (x)"))
     with pytest.raises(sqlite3.OperationalError, match="already exists"):
-        schema.migrate(db, steps)
-    assert schema.version_of(db) == 1
+        database.migrate(db, steps)
+    assert database.version_of(db) == 1
     assert db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'good'").fetchone()[0] == 0
     assert not db.in_transaction
     db.close()
@@ -71,17 +95,17 @@ def test_a_step_that_fails_changes_nothing(tmp_path: Path) -> None:
 
 def test_a_newer_version_is_refused(tmp_path: Path) -> None:
     db = sqlite3.connect(tmp_path / "usage.db", isolation_level=None)
-    schema.migrate(db)
-    with pytest.raises(schema.NewerSchema, match=f"schema {schema.VERSION}, this ccm knows 1"):
-        schema.migrate(db, schema.STEPS[:1])
-    assert schema.version_of(db) == schema.VERSION
-    assert schema.migrate(db) == schema.VERSION
+    database.migrate(db)
+    with pytest.raises(database.NewerSchema, match=f"schema {schema.VERSION}, this ccm knows 1"):
+        database.migrate(db, schema.STEPS[:1])
+    assert database.version_of(db) == schema.VERSION
+    assert database.migrate(db) == schema.VERSION
     db.close()
 
 
 def test_no_column_holds_what_was_said() -> None:
     db = sqlite3.connect(":memory:", isolation_level=None)
-    schema.migrate(db)
+    database.migrate(db)
     tables = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
     names = {row[1] for table in tables for row in db.execute(f"PRAGMA table_info({table})")}
     assert {"requests", "attempts", "hours", "days", "sessions", "session_hours", "meta"} <= set(tables)

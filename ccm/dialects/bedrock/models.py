@@ -9,10 +9,11 @@ import re
 from urllib.parse import quote
 
 from ccm.dialects.base import Context
+from ccm.late import regex
 from ccm.shape import dataclass
 
 # A geography before the vendor makes an inference profile of a model id: "us.anthropic.claude-…", "global.…".
-_PROFILE = re.compile(r"^(?:us-gov|us|eu|apac|jp|au|ca|sa|me|af|global)\.(?=[a-z0-9]+\.)")
+_PROFILE = regex(r"^(?:us-gov|us|eu|apac|jp|au|ca|sa|me|af|global)\.(?=[a-z0-9]+\.)")
 CONVERSE_QUIRK = "bedrock_converse"  # Claude through Converse instead of InvokeModel
 
 
@@ -33,11 +34,11 @@ class Traits:
 _CLAUDE = Traits(True, True, True, frozenset(("any", "tool")), "claude", "top_k", True)
 _NOVA = Traits(True, True, True, frozenset(("any", "tool")), "", "nova")
 _TRAITS: tuple[tuple[re.Pattern[str], Traits], ...] = (
-    (re.compile("claude"), _CLAUDE),
-    (re.compile(r"nova-(?:[2-9]|sonic-[2-9])"), Traits(True, True, True, _NOVA.forced, "nova", "nova")),
-    (re.compile("nova"), _NOVA),
-    (re.compile(r"mistral"), Traits(forced=frozenset(("any",)), top_k="top_k")),
-    (re.compile(r"gpt-oss"), Traits(effort="openai")),
+    (regex("claude"), _CLAUDE),
+    (regex(r"nova-(?:[2-9]|sonic-[2-9])"), Traits(True, True, True, _NOVA.forced, "nova", "nova")),
+    (regex("nova"), _NOVA),
+    (regex(r"mistral"), Traits(forced=frozenset(("any",)), top_k="top_k")),
+    (regex(r"gpt-oss"), Traits(effort="openai")),
 )
 
 

@@ -161,7 +161,7 @@ class Bedrock:
         packed = invoke.get("body") if isinstance(invoke, Mapping) else None
         try:
             inner = json.loads(base64.b64decode(packed)) if isinstance(packed, str) else None
-        except (binascii.Error, ValueError):
+        except (binascii.Error, ValueError, RecursionError):
             inner = None
         if not isinstance(inner, dict):
             refuse("input.invokeModel.body", "a request body in base64 is required")

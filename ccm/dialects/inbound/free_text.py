@@ -50,7 +50,7 @@ class FreeText:
         raw = "".join(self._json)
         try:
             value = json.loads(raw)
-        except ValueError:
+        except (ValueError, RecursionError):
             whole = self.text or raw
         else:
             given = value.get("input") if isinstance(value, dict) else None

@@ -6,12 +6,12 @@ combinations that OpenAI allows (thinking with a forced tool, with a temperature
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ccm.dialects.inbound.parts import Losses, refuse, text
 from ccm.dialects.inbound.toolbox import Toolbox, sent_name
+from ccm.wire import jsontext
 
 Request = dict[str, Any]
 
@@ -214,8 +214,8 @@ def arguments(given: Any) -> tuple[dict[str, Any], bool]:
     if not isinstance(given, str) or not given.strip():
         return {}, True
     try:
-        value = json.loads(given)
-    except ValueError:
+        value = jsontext.loads(given)
+    except (ValueError, RecursionError):
         return {"__unparsedToolInput": {"raw": given, "len": len(given)}}, False
     return (value, True) if isinstance(value, dict) else ({"input": value}, False)
 

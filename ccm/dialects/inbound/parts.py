@@ -16,11 +16,12 @@ from urllib.parse import unquote_to_bytes
 
 from ccm.dialects.base import Loss
 from ccm.errors import Refusal
+from ccm.late import regex
 
 Block = dict[str, Any]
 Part = Mapping[str, Any]
 
-_DATA_URL = re.compile(r"data:([^;,]*)((?:;[^;,]*)*),", re.IGNORECASE)
+_DATA_URL = regex(r"data:([^;,]*)((?:;[^;,]*)*),", re.IGNORECASE)
 # How the base64 of a file begins, for data URLs and files that do not say what they are.
 _MAGIC = {
     "iVBORw0KGgo": "image/png",
@@ -29,7 +30,7 @@ _MAGIC = {
     "UklGR": "image/webp",
     "JVBERi": "application/pdf",
 }
-_BASE64 = re.compile(r"[A-Za-z0-9+/]{64}")  # no URL begins like this
+_BASE64 = regex(r"[A-Za-z0-9+/]{64}")  # no URL begins like this
 _SPELLINGS = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "application/x-pdf": "application/pdf"}
 _TEXTS = frozenset(
     ("application/json", "application/xml", "application/javascript", "application/x-yaml", "application/toml",

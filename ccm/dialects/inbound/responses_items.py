@@ -47,7 +47,7 @@ def typed_item(offer: Offer, id: str, call_id: str, arguments: str) -> Item:
     """The whole item of a typed call; a function_call of that name where the model's arguments do not make one."""
     try:
         given = json.loads(arguments)
-    except ValueError:
+    except (ValueError, RecursionError):
         given = None
     make = _TYPED.get(offer.kind)
     item = make(given) if make is not None and isinstance(given, dict) else None

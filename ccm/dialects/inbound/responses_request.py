@@ -118,7 +118,8 @@ def _input(thread: Thread, given: Any, lose: Losses) -> None:
         elif kind is None or kind == "item_reference":
             refuse(f"input.{n}", "ccm keeps no items to refer to; send the item itself")
         else:
-            lose(f"input.{kind if kind in _NOT_CARRIED else 'unknown_item'}")
+            known = isinstance(kind, str) and kind in _NOT_CARRIED
+            lose(f"input.{kind if known else 'unknown_item'}")
 
 
 def _message(thread: Thread, item: Item, where: str, lose: Losses) -> None:

@@ -31,7 +31,7 @@ class _Call:
         """Whether the arguments are complete JSON already."""
         try:
             json.loads("".join(self.json))
-        except ValueError:
+        except (ValueError, RecursionError):
             return False
         return True
 

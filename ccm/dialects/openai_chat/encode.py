@@ -193,8 +193,11 @@ def _is_strict(schema: Any, root: bool = True) -> bool:
         return False
     properties = schema.get("properties")
     if schema.get("type") == "object" or isinstance(properties, dict):
-        names = set(properties) if isinstance(properties, dict) else set()
-        if schema.get("additionalProperties") is not False or set(schema.get("required") or ()) != names:
+        names = list(properties) if isinstance(properties, dict) else []
+        required = schema.get("required") or []
+        if schema.get("additionalProperties") is not False or not isinstance(required, list):
+            return False
+        if any(name not in names for name in required) or any(name not in required for name in names):
             return False
     inner = list(properties.values()) if isinstance(properties, dict) else []
     inner += [schema[k] for k in ("items", "anyOf") if k in schema]

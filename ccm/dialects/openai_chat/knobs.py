@@ -12,6 +12,7 @@ from typing import Any
 
 from ccm.dialects.base import Context, Request
 from ccm.dialects.reasoning import budget_of, nearest
+from ccm.late import regex
 
 Knob = Callable[[str, Request, Context], dict[str, Any]]
 _THREE = ("low", "medium", "high")
@@ -32,12 +33,12 @@ def _facts(effort: str, request: Request, ctx: Context) -> dict[str, Any]:
 
 
 _OPENAI_LEVELS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
-    (re.compile(r"(?:^|/)gpt-5-pro"), ("high",)),
-    (re.compile(r"(?:^|/)gpt-5(?:$|-)(?!.*chat)"), ("minimal", *_THREE)),
-    (re.compile(r"(?:^|/)gpt-5\.1(?:$|-)(?!.*chat)"), ("none", *_THREE)),
-    (re.compile(r"(?:^|/)gpt-(?:5\.|[6-9])(?!.*chat)"), ("none", *_THREE, "xhigh")),
-    (re.compile(r"(?:^|/)o[134](?:$|-)(?!mini$|preview)"), _THREE),
-    (re.compile(r"(?:^|/)o[34]-mini"), _THREE),
+    (regex(r"(?:^|/)gpt-5-pro"), ("high",)),
+    (regex(r"(?:^|/)gpt-5(?:$|-)(?!.*chat)"), ("minimal", *_THREE)),
+    (regex(r"(?:^|/)gpt-5\.1(?:$|-)(?!.*chat)"), ("none", *_THREE)),
+    (regex(r"(?:^|/)gpt-(?:5\.|[6-9])(?!.*chat)"), ("none", *_THREE, "xhigh")),
+    (regex(r"(?:^|/)o[134](?:$|-)(?!mini$|preview)"), _THREE),
+    (regex(r"(?:^|/)o[34]-mini"), _THREE),
 )
 
 

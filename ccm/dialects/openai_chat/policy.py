@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from ccm.dialects.base import Context
+from ccm.late import regex
 from ccm.shape import dataclass, replace
 
 
@@ -142,17 +143,17 @@ _ANY: frozenset[str] = frozenset()
 _FIRST_PARTY = frozenset({"openai", "azure", "azure-openai", "github"})
 # (catalogue types, or none for any; pattern on the model id; what it changes); later rows win
 MODELS: tuple[tuple[frozenset[str], re.Pattern[str], dict[str, Any]], ...] = (
-    (_FIRST_PARTY, re.compile(r"(?:^|/)(?:o[134](?:$|-)|gpt-[5-9](?!.*-chat))"), _REASONER),
-    (frozenset({"openrouter"}), re.compile(r"^openai/(?:o[134](?:$|-)|gpt-[5-9])"), {"sampling": False, "stops": 0}),
-    (frozenset({"custom"}), re.compile(r"(?:^|/)(?:o[134](?:$|-)|gpt-[5-9](?!.*-chat))"), {**_REASONER, "system_role": "system"}),
-    (_FIRST_PARTY, re.compile(r"(?:^|/)o1-(?:mini|preview)"), {"system_role": "user", "parallel": False, "mid_system": "fold"}),
-    (_FIRST_PARTY, re.compile(r"(?:^|/)o[13](?:$|-)"), {"parallel": False}),
-    (_FIRST_PARTY, re.compile(r"(?:^|/)gpt-(?:5\.(?:[4-9]|\d\d)|[6-9])"), {"tools_with_effort": False}),
-    (frozenset({"openrouter"}), re.compile(r"^(?:anthropic|google)/"), {"cache_control": True}),
-    (frozenset({"cerebras"}), re.compile(r"glm"), {"reasoning": "think_tags"}),
-    (frozenset({"azure", "azure-openai"}), re.compile(r"deepseek|grok|mistral|llama|phi|kimi", re.I),
+    (_FIRST_PARTY, regex(r"(?:^|/)(?:o[134](?:$|-)|gpt-[5-9](?!.*-chat))"), _REASONER),
+    (frozenset({"openrouter"}), regex(r"^openai/(?:o[134](?:$|-)|gpt-[5-9])"), {"sampling": False, "stops": 0}),
+    (frozenset({"custom"}), regex(r"(?:^|/)(?:o[134](?:$|-)|gpt-[5-9](?!.*-chat))"), {**_REASONER, "system_role": "system"}),
+    (_FIRST_PARTY, regex(r"(?:^|/)o1-(?:mini|preview)"), {"system_role": "user", "parallel": False, "mid_system": "fold"}),
+    (_FIRST_PARTY, regex(r"(?:^|/)o[13](?:$|-)"), {"parallel": False}),
+    (_FIRST_PARTY, regex(r"(?:^|/)gpt-(?:5\.(?:[4-9]|\d\d)|[6-9])"), {"tools_with_effort": False}),
+    (frozenset({"openrouter"}), regex(r"^(?:anthropic|google)/"), {"cache_control": True}),
+    (frozenset({"cerebras"}), regex(r"glm"), {"reasoning": "think_tags"}),
+    (frozenset({"azure", "azure-openai"}), regex(r"deepseek|grok|mistral|llama|phi|kimi", re.I),
      {"ids": "", "documents": False, "cache_key": False, "reasoning": "state", "mid_system": "fold"}),
-    (_ANY, re.compile(r"deepseek-reasoner"), {"sampling": False}),
+    (_ANY, regex(r"deepseek-reasoner"), {"sampling": False}),
 )  # fmt: skip
 # quirk -> what it changes; the rest of the quirks is read by the decoder (think_tags, lenient_end)
 QUIRKS: dict[str, dict[str, Any]] = {

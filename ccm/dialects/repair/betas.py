@@ -5,12 +5,12 @@ Data. Names without their dates; a beta that brings no field has an empty row or
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 
 from ccm.dialects.repair.paths import Path
+from ccm.late import regex
 
-_DATE = re.compile(r"-\d{4}-\d{2}-\d{2}$")
+_DATE = regex(r"-\d{4}-\d{2}-\d{2}$")
 # "cache_control.x" stands for that member of every cache_control, wherever it is.
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "advanced-tool-use": (

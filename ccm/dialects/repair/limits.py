@@ -8,12 +8,13 @@ from ccm.dialects.reasoning import LEVELS
 from ccm.dialects.repair.model import Case, Repair
 from ccm.dialects.repair.on_body import BUDGETS, EFFORTS
 from ccm.dialects.repair.paths import value_at
+from ccm.late import regex
 
 _N = r"(\d[\d,_]{0,12})"
 _OUT = r"(?:max(?:imum)?[_ ]?(?:completion[_ ]|output[_ ]|new[_ ])?tokens?|max_?Output_?Tokens|maxTokens|completion tokens|output tokens)"
 # The last group is the most that may be asked for; "below" rows name the first number that is too much.
 _CAPS: tuple[tuple[re.Pattern[str], int], ...] = tuple(
-    (re.compile(pattern, re.IGNORECASE | re.DOTALL), less)
+    (regex(pattern, re.IGNORECASE | re.DOTALL), less)
     for pattern, less in (
         # Anthropic, Bedrock with Claude
         (rf"max_tokens: \d+ > {_N}, which is the maximum", 0),
@@ -39,7 +40,7 @@ _CAPS: tuple[tuple[re.Pattern[str], int], ...] = tuple(
 )  # fmt: skip
 # Prompt and answer together are too long for the window: (window, prompt, answer) by name.
 _ROOMS: tuple[re.Pattern[str], ...] = tuple(
-    re.compile(pattern, re.IGNORECASE | re.DOTALL)
+    regex(pattern, re.IGNORECASE | re.DOTALL)
     for pattern in (
         # vLLM, OpenAI, DeepSeek
         r"maximum context length (?:is|of) (?P<window>\d[\d,]*) tokens.{0,60}requested (?:about )?\d[\d,]* tokens \((?P<prompt>\d[\d,]*)"
@@ -114,13 +115,13 @@ def room(case: Case) -> Repair | None:
     return None
 
 
-_LEVEL = re.compile(rf"(?<![\w-])({'|'.join(sorted(LEVELS, key=len, reverse=True))})(?![\w-])", re.IGNORECASE)
-_LISTS_LEVELS = re.compile(
+_LEVEL = regex(rf"(?<![\w-])({'|'.join(sorted(LEVELS, key=len, reverse=True))})(?![\w-])", re.IGNORECASE)
+_LISTS_LEVELS = regex(
     r"(?:supported|allowed|valid|accepted|available|possible|permitted) (?:values|levels|options|efforts?)|must be (?:one of|either)"
     r"|should be|expected(?: one of)?|can (?:only )?be|only supports?|is limited to|one of|choose (?:from|between)",
     re.IGNORECASE,
 )
-_SPEAKS_OF_EFFORT = re.compile(r"effort|thinking.?level|reasoning", re.IGNORECASE)
+_SPEAKS_OF_EFFORT = regex(r"effort|thinking.?level|reasoning", re.IGNORECASE)
 
 
 def effort(case: Case) -> Repair | None:
@@ -137,8 +138,8 @@ def effort(case: Case) -> Repair | None:
     return Repair("effort", tuple(sorted(levels, key=LEVELS.index)))
 
 
-_BUDGET = re.compile(r"thinking[ _.]?(?:config[ _.])?budget|budget[ _]tokens|thinking budget", re.IGNORECASE)
-_BUDGET_RANGE = re.compile(
+_BUDGET = regex(r"thinking[ _.]?(?:config[ _.])?budget|budget[ _]tokens|thinking budget", re.IGNORECASE)
+_BUDGET_RANGE = regex(
     rf"(?:between|from) {_N} (?:and|to) {_N}|\[\s*{_N}\s*,\s*{_N}\s*\]|greater than or equal to {_N}|at least {_N}"
     rf"|less than or equal to {_N}|at most {_N}",
     re.IGNORECASE,

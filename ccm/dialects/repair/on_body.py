@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from ccm.dialects.base import Encoded
 from ccm.dialects.gemini.parts import NO_SIGNATURE
 from ccm.dialects.reasoning import nearest
 from ccm.dialects.repair.paths import GONE, Path, droppable, edit, value_at
+from ccm.late import regex
 
 Args = tuple[str, ...]
 
-_LABEL = re.compile(r"[\w.-]{1,64}")
+_LABEL = regex(r"[\w.-]{1,64}")
 # A parameter's last name -> the Messages feature that is lost with it. "": nothing that the client asked for.
 FEATURES = {
     "stop": "stop_sequences", "stopSequences": "stop_sequences", "topP": "top_p", "topK": "top_k",

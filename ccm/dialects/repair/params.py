@@ -13,6 +13,7 @@ from ccm.dialects.repair import betas
 from ccm.dialects.repair.model import Case, Repair
 from ccm.dialects.repair.on_body import STRICT, THINKING
 from ccm.dialects.repair.paths import Path, droppable, find, value_at
+from ccm.late import regex
 
 _Q = "[`'\"\u2018\u2019\u201c\u201d]?"
 _NAME = rf"{_Q}([A-Za-z_][\w.\[\]]{{0,120}}){_Q}"
@@ -20,7 +21,7 @@ _LIST = rf"((?:{_Q}[A-Za-z_][\w.\[\]]{{0,120}}{_Q}(?:\s*,\s*|\s+and\s+)?){{1,8}}
 _NOUN = r"(?:request\s+|body\s+|input\s+|model\s+|keyword\s+|top-level\s+)?(?:parameter|argument|field|key|property|properties|input|option|param|name)"
 # Each captures one name or a list of names.
 _COMPLAINTS: tuple[re.Pattern[str], ...] = tuple(
-    re.compile(pattern, re.IGNORECASE)
+    regex(pattern, re.IGNORECASE)
     for pattern in (
         rf"(?:unsupported|unknown|unrecognized|unrecognised|unexpected|disallowed|forbidden|not supported)\s+{_NOUN}(?:s|\(s\))?"
         rf"(?:\s+(?:supplied|found|provided|in object|in request))?\s*[:=]?\s*{_LIST}",
@@ -40,8 +41,8 @@ _COMPLAINTS: tuple[re.Pattern[str], ...] = tuple(
         rf"(?:please )?(?:remove|omit|unset|do not (?:set|send|pass)) (?:the )?{_NAME}(?: and try again|\s+(?:field|parameter)| from)",
     )
 )
-_GOOGLE = re.compile(r"Unknown name \\?\"([\w$@.-]{1,80})\\?\"(?: at '([^']{0,200})')?")
-_GROQ = re.compile(r"'?((?:messages|tools)\.\d+[\w.]*)'?\s*:\s*property\s+'?(\w+)'? is unsupported")
+_GOOGLE = regex(r"Unknown name \\?\"([\w$@.-]{1,80})\\?\"(?: at '([^']{0,200})')?")
+_GROQ = regex(r"'?((?:messages|tools)\.\d+[\w.]*)'?\s*:\s*property\s+'?(\w+)'? is unsupported")
 _CODES = frozenset(
     (
         "unsupported_parameter",
@@ -51,9 +52,9 @@ _CODES = frozenset(
         "unrecognized_keys",
     )
 )
-_WORD = re.compile(r"[A-Za-z_][\w.\[\]]*")
+_WORD = regex(r"[A-Za-z_][\w.\[\]]*")
 # What this request said, not what the model is: no lesson for the next one.
-_THIS_TIME = re.compile(
+_THIS_TIME = regex(
     r"when|while|together|both|combin|compatible|in thinking mode|unless|must be unset", re.IGNORECASE
 )
 

@@ -7,15 +7,16 @@ by its last name alone. Never inside what belongs to the client: tool inputs, sc
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+
+from ccm.late import regex
 
 Path = tuple[str, ...]
 Change = Callable[[Any], Any]
 
 GONE: Any = object()  # what a change returns for a value that is to vanish
-_BETWEEN = re.compile(r"\s*->\s*|[.\[\]\"'`\s/\\]+")
+_BETWEEN = regex(r"\s*->\s*|[.\[\]\"'`\s/\\]+")
 _MAX_WORDS = 12
 # Containers that mean nothing without members.
 _PRUNED = frozenset(

@@ -14,6 +14,7 @@ from ccm.dialects.repair import betas, limits, params
 from ccm.dialects.repair.model import Case, Repair
 from ccm.dialects.repair.on_body import STRICT, THINKING
 from ccm.dialects.repair.paths import Path, value_at
+from ccm.late import regex
 
 Has = Callable[[Case], bool]
 Make = Callable[[Case, "re.Match[str]"], Repair | None]
@@ -42,11 +43,11 @@ def _row(pattern: str, name: str, *args: str, has: Has, once: bool = False, dial
     def make(case: Case, match: re.Match[str]) -> Repair | None:
         return Repair(name, args, lasting=not once) if has(case) else None
 
-    return Rule(re.compile(pattern, re.IGNORECASE | re.DOTALL), make, dialects, statuses)
+    return Rule(regex(pattern, re.IGNORECASE | re.DOTALL), make, dialects, statuses)
 
 
 def _read(pattern: str, make: Make, dialects: frozenset[str] = ANY, statuses: frozenset[int] = _BAD) -> Rule:
-    return Rule(re.compile(pattern, re.IGNORECASE | re.DOTALL), make, dialects, statuses)
+    return Rule(regex(pattern, re.IGNORECASE | re.DOTALL), make, dialects, statuses)
 
 
 # ---- what was sent
@@ -246,7 +247,7 @@ def _choice(case: Case, match: re.Match[str]) -> Repair | None:
 
 
 # Not "none at all" but "not this one": its kind, size or number. That is the caller's to put right.
-_ABOUT_ONE = re.compile(
+_ABOUT_ONE = regex(
     r"\b(?:formats?|mime|media[ _]types?|larger|too (?:large|big|many)|sizes?|resolutions?|dimensions?|urls?|corrupt\w*|exceed\w*|at most"
     r"|maximum|more than|animated|s3\w*)\b",
     re.IGNORECASE,
