@@ -20,6 +20,8 @@ from ccm.observe.record import RequestRecord
 STATES = ("ready", "recovering", "cooling", "open", "key rejected", "draining", "no key", "disabled")
 _TIMED = ("cooling", "open", "key rejected")
 RECENT_FAILURES = 5
+# Of a provider that a reload has brought since the figures were made.
+_UNHEARD = {"first_content_p50_s": None, "first_content_p95_s": None, "success": None, "outcomes": 0}
 _BREAKER_WORDS = {"closed": "ready", "half-open": "recovering", "half_open": "recovering", "open": "open"}
 _ENDING_WORDS = {
     "failed": "every provider that was tried failed",
@@ -113,25 +115,27 @@ def _budgets(core: Core) -> list[dict[str, Any]]:
 def providers(core: Core, lately: dict[str, Any] | None = None) -> list[dict[str, Any]]:
     """Every configured provider in the order of the file, with the live figures of its endpoints. `lately` is
     `recent.window`'s, where the caller has it already."""
+    snapshot = core.snapshot
     figures = (lately or recent.window(core, recent.WINDOW_S))["providers"]
     board: dict[str, list[dict[str, Any]]] = {}
     for row in core.router.board():
         board.setdefault(str(row.get("provider") or str(row.get("id", "")).partition("#")[0]), []).append(row)
     primary = core.router.primary
     models = {(row["provider"]): row for row in _per_provider(core)}
+    told = {name: figures.get(name, _UNHEARD) for name in snapshot.providers}
     return [
         {
             **_configured(provider),
             **_live(provider, board.get(name, []), core),
             "primary": name == primary,
             "requests": models.get(name, {}).get("requests", 0),
-            "first_content_p50_s": figures[name]["first_content_p50_s"]
+            "first_content_p50_s": told[name]["first_content_p50_s"]
             or models.get(name, {}).get("first_content_p50_s"),
-            "first_content_p95_s": figures[name]["first_content_p95_s"],
-            "success": figures[name]["success"],
-            "outcomes": figures[name]["outcomes"],
+            "first_content_p95_s": told[name]["first_content_p95_s"],
+            "success": told[name]["success"],
+            "outcomes": told[name]["outcomes"],
         }
-        for name, provider in core.snapshot.providers.items()
+        for name, provider in snapshot.providers.items()
     ]
 
 

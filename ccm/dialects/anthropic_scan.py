@@ -11,7 +11,7 @@ import json
 import re
 from typing import Any
 
-from ccm.dialects.anthropic_stream import DEFAULTS, TOOL_ID, fault_of
+from ccm.dialects.anthropic_stream import DEFAULTS, TOOL_ID, fault_of, is_odd
 from ccm.dialects.errors import error_inside
 from ccm.errors import BadUpstream
 from ccm.messages.events import is_content
@@ -208,7 +208,9 @@ class Scanner:
                 self.error = ProviderError(
                     502, "api_error", "the provider began a second message in one stream"
                 )
-            return self.started or not isinstance(event["message"].get("usage"), dict)
+            message = event["message"]
+            plain = isinstance(message.get("usage"), dict) and message.get("content") == []
+            return self.started or not plain
         if not self.started:
             return kind != "ping"
         if kind == "content_block_start":
@@ -224,7 +226,9 @@ class Scanner:
             odd = odd or bool(fault_of(block)) or type(event["index"]) is not int
             return self.open_block is not None or event["index"] != self._next or lacks or odd
         if kind in ("content_block_delta", "content_block_stop"):
-            return type(event["index"]) is not int or event["index"] != self.open_block
+            if type(event["index"]) is not int or event["index"] != self.open_block:
+                return True
+            return kind == "content_block_delta" and is_odd(event["delta"], self.open_kind)
         if kind == "message_delta":
             reason = event["delta"].get("stop_reason")
             odd = not isinstance(reason, (str, type(None)))

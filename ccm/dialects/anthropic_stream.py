@@ -67,6 +67,17 @@ def fault_of(block: dict[str, Any]) -> str:
     return ""
 
 
+def is_odd(delta: Any, kind: str) -> bool:
+    """Whether a delta is none, or does not belong into a block of this kind."""
+    name = delta.get("type") if isinstance(delta, dict) else None
+    if not isinstance(name, str):
+        return True
+    field = _FIELD_OF_DELTA.get(name)
+    if field is None:
+        return False
+    return not isinstance(delta.get(field), str) or name not in _FITTING.get(kind, (name,))
+
+
 def figures(usage: Any, known: Usage) -> Any:
     """The `usage` object as it came, or what is `known` where its figures are none."""
     if not usage or not isinstance(usage, dict):

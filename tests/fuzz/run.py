@@ -67,7 +67,7 @@ class Findings:
     def __call__(self, data: bytes) -> None:
         self.runs += 1
         try:
-            if self.slow_s:  # in time of our own processor's: a stopped or crowded out process is not slow
+            if self.slow_s:  # of our own time: a process that was stopped or crowded out is not slow
                 signal.setitimer(signal.ITIMER_VIRTUAL, self.slow_s)
             self.target(data)
         except Exception as error:

@@ -19,7 +19,8 @@ from ccm.dialects.errors import error_of, redact
 from ccm.dialects.inbound import knobs
 from ccm.dialects.inbound.base import SURFACES
 from ccm.dialects.inbound.free_text import FreeText
-from ccm.dialects.inbound.responses_items import Offer, typed_item
+from ccm.dialects.inbound.responses_items import typed_item
+from ccm.dialects.inbound.toolbox import Offer
 from ccm.dialects.openai_chat.ids import inward
 from ccm.dialects.state import PREFIX, unwrap, wrap
 from ccm.dialects.table import DIALECTS
@@ -32,7 +33,10 @@ from ccm.wire.sse import Frame
 from tests.fuzz.answers import _relay, context
 
 HALF = "\ud800"
-START = {"type": "message_start", "message": {"id": "m", "usage": {"input_tokens": 1, "output_tokens": 1}}}
+START: dict[str, Any] = {
+    "type": "message_start",
+    "message": {"id": "m", "content": [], "usage": {"input_tokens": 1, "output_tokens": 1}},
+}
 TEXT = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
 END = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}}
 
@@ -314,3 +318,24 @@ def test_a_block_without_its_first_text_is_mended(block: dict[str, Any]) -> None
     scanner = Scanner()
     raw = lines(START, {"type": "content_block_start", "index": 0, "content_block": block})
     assert scanner.feed(raw) == len(lines(START)) and scanner.irregular
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [{"type": "signature_delta", "signature": None}, {"type": "text_delta", "text": "x"}, {"type": []}, 5],
+)
+def test_a_delta_that_does_not_belong_is_not_relayed(delta: Any) -> None:
+    before = lines(START, {**TEXT, "content_block": {"type": "thinking", "thinking": "", "signature": ""}})
+    scanner = Scanner()
+    assert scanner.feed(before + lines({"type": "content_block_delta", "index": 0, "delta": delta})) == len(
+        before
+    )
+    assert scanner.irregular
+
+
+def test_a_message_that_begins_with_content_is_mended() -> None:
+    scanner = Scanner()
+    assert (
+        scanner.feed(lines({**START, "message": {**START["message"], "content": [{}]}})) == 0
+        and scanner.irregular
+    )

@@ -166,3 +166,9 @@ def test_gauges(fake_core) -> None:
     assert "ccm_uptime_seconds 1.5\n" in text
     assert 'ccm_provider_usable{provider="openai"} 1\n' in text
     assert 'ccm_provider_usable{provider="groq"} 0\n' in text
+
+
+def test_a_provider_that_a_reload_has_just_brought_has_no_figures_yet(fake_core) -> None:
+    rows = status.providers(fake_core, {"providers": {}})
+    assert rows
+    assert all(row["success"] is None and row["outcomes"] == 0 for row in rows)
