@@ -92,19 +92,27 @@ class Flow:
             record.ending = "client_gone"
             self._account(499)
             raise
-        except Exception as fault:  # a bug of ours: the client gets an id, the log the traceback
-            self.engine.on_fault(fault, record.id)
+        except RecursionError as fault:  # a body just below the parser's limit may be above another step's
             if self.down.committed:
-                self.down.keep_alive = False
-                record.ending = "failed"
-                self._account(500)
-                raise ClientGone from None
-            return self._refuse(
-                Refusal(500, "api_error", f"ccm failed inside; its log has the details of {record.id}.")
-            )
+                return self._our_fault(fault)
+            return self._refuse(Refusal(400, "invalid_request_error", "The body is nested too deeply."))
+        except Exception as fault:
+            return self._our_fault(fault)
         finally:
             search.forget()
             self._leave()
+
+    def _our_fault(self, fault: Exception) -> bool:
+        """A bug of ours: the client gets an id, the log the traceback."""
+        self.engine.on_fault(fault, self.record.id)
+        if self.down.committed:
+            self.down.keep_alive = False
+            self.record.ending = "failed"
+            self._account(500)
+            raise ClientGone from None
+        return self._refuse(
+            Refusal(500, "api_error", f"ccm failed inside; its log has the details of {self.record.id}.")
+        )
 
     def _leave(self) -> None:
         if not self._left:

@@ -95,7 +95,7 @@ _PHRASES: tuple[tuple[frozenset[int], re.Pattern[str], K], ...] = (
     (
         frozenset({0, 200, 400, 404, 422}),
         regex(
-            r"model identifier is invalid|models?[ :/]+[`'\"]?[\w./:@-]+[`'\"]? (?:does not exist|(?:is |was )?not found)"
+            r"model identifier is invalid|models?[ :/]{1,3}[`'\"]?[\w./:@-]{1,200}[`'\"]? (?:does not exist|(?:is |was )?not found)"
             r"|(?:unknown|invalid|no such) model\b|not a valid model|model .{0,80}(?:deprecated|decommissioned|retired)",
             re.I,
         ),

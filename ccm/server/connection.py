@@ -52,6 +52,7 @@ class Connection:
 
     __slots__ = (
         "_body",
+        "_empty",
         "_head",
         "_held",
         "_left",
@@ -84,6 +85,7 @@ class Connection:
         self.idle = True  # between requests: may be closed without an answer
         self.tried = True  # False: `rest` holds bytes that nobody looked at yet
         self.lingering = 0
+        self._empty = 0  # lines without anything, before the head that is awaited
         self._head: http1.RequestHead | None = None
         self._body: http1.Chunks | None = None
         self._left = 0
@@ -128,14 +130,14 @@ class Connection:
     def _read_head(self) -> http1.RequestHead | None:
         while True:
             rest = self.rest
-            if rest[:2] == b"\r\n":  # RFC 9112 2.2: empty lines before a request line are ignored
-                stripped = rest.lstrip(b"\r\n")
-                if len(rest) - len(stripped) > 2 * _MAX_EMPTY_LINES:
+            while rest[:2] == b"\r\n":  # RFC 9112 2.2: empty lines before a request line are ignored
+                self._empty += 1
+                if self._empty > _MAX_EMPTY_LINES:
                     raise BadRequest(400, "too many empty lines before the request")
-                self.rest = rest = stripped
+                self.rest = rest = rest[2:]
             end = http1.find_head_end(rest)
             if end >= 0 and end <= http1.MAX_HEAD_BYTES:
-                self.rest = rest[end:]
+                self.rest, self._empty = rest[end:], 0
                 return http1.parse_request_head(rest[:end])
             if end > 0 or len(rest) > http1.MAX_HEAD_BYTES:
                 raise BadRequest(

@@ -151,6 +151,10 @@ def test_signals_and_commands(gateway: Gateway, none_left: Path) -> None:
     assert health(gateway) == 200
     none_left.unlink()
     assert gateway.ctl("handover").returncode == 0
+    assert gateway.process is not None
+    assert gateway.process.wait(10) == 0, gateway.log()  # it ends by itself; its successor when told
+    gateway.process = None
+    assert gateway.ctl("stop", "--now").returncode == 0
 
 
 def test_a_race_without_a_second_lane(monkeypatch: pytest.MonkeyPatch) -> None:

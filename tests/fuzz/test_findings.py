@@ -31,6 +31,7 @@ from ccm.proxy.relay import PassRelay
 from ccm.wire import jsontext
 from ccm.wire.sse import Frame
 from tests.fuzz.answers import _relay, context
+from tests.fuzz.wire import _requests
 
 HALF = "\ud800"
 START: dict[str, Any] = {
@@ -339,3 +340,18 @@ def test_a_message_that_begins_with_content_is_mended() -> None:
         scanner.feed(lines({**START, "message": {**START["message"], "content": [{}]}})) == 0
         and scanner.irregular
     )
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"\r\n\r\nGET http://127.0.0.1:1/v1/models/a HTTP/1.0\r\nConnection: keep-alive, x\r\n\r\n",
+        b"\r\n\rGET /a HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\r\n" * 9 + b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n",
+    ],
+)
+def test_empty_lines_before_a_request_are_read_the_same_in_any_cut(raw: bytes) -> None:
+    whole, how = _requests([raw])
+    for at in range(len(raw)):
+        pieces, end = _requests([raw[:at], raw[at:]])
+        assert (pieces, end == "closed") == (whole, how == "closed"), at
