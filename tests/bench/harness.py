@@ -129,6 +129,7 @@ class Harness:
         if subprocess.run(build, capture_output=True, check=False).returncode:
             return []
         env = {**os.environ, **one["env"]}
+        Path(env["HOME"]).mkdir(parents=True, exist_ok=True)
         subprocess.run([python, str(path), "--pyz-compile"], env=env, check=True)
         self.bench.t("ccm-file", CCM_PORT, [python, str(path), *one["cmd"][1:]], env=one["env"])
         return ["ccm-file"]
